@@ -1,0 +1,13 @@
+"""Ids that sort by the time they were made: UUIDv7 (RFC 9562, section 5.7)."""
+
+import os
+import time
+import uuid
+
+
+def uuid7() -> str:
+    """A new id: 48 bits of Unix milliseconds, then 74 random bits."""
+    value = (time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF) << 80 | int.from_bytes(os.urandom(10))
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return str(uuid.UUID(int=value))

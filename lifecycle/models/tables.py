@@ -1,0 +1,331 @@
+"""The tables, as SQLModel declares them. Every child table leads with the key of its session."""
+
+from datetime import datetime
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import CheckConstraint, Column, Index, PrimaryKeyConstraint, text
+from sqlmodel import Field, SQLModel
+
+from lifecycle import states
+from lifecycle.models.types import Timestamp, key_text, long_text
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# Under a mariadb:// URL the dialect reads its own prefix only.
+_OPTIONS = {
+    f"{dialect}_{option}": value
+    for dialect in ("mysql", "mariadb")
+    for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", "utf8mb4_nopad_bin"))
+}
+
+
+class Base(SQLModel):
+    """What the tables share: one metadata, so that Alembic compares just ours."""
+
+    metadata: ClassVar[sa.MetaData] = metadata
+
+
+def _names(values: tuple[str, ...]) -> str:
+    return ", ".join(f"'{value}'" for value in values)
+
+
+def _col(kind: Any, *, null: bool = False, default: str | None = None) -> Any:
+    server_default = None if default is None else text(default)
+    return Field(sa_column=Column(kind, nullable=null, server_default=server_default))
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    # MariaDB has no partial indexes: there it is a whole one.
+    return Index(name, *columns, postgresql_where=text(where), sqlite_where=text(where))
+
+
+_LIVE = f"state IN ({_names(states.LIVE)})"
+
+
+class SessionRow(Base, table=True):
+    """One row a session: small and hot. No index holds a column that a beat or a save always changes."""
+
+    __tablename__ = "sessions"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    kind: str = _col(key_text())
+    user_id: str | None = _col(key_text(), null=True)
+    agent_id: str | None = _col(key_text(), null=True)
+    parent_id: str | None = _col(key_text(), null=True)
+    title: str | None = _col(long_text(), null=True)
+    title_folded: str | None = _col(long_text(), null=True)
+    state: str = _col(key_text())
+    reason: str | None = _col(long_text(), null=True)
+    meta: str = Field(sa_column=Column("metadata", long_text(), nullable=False))
+    config: str = _col(long_text())
+    version: int = _col(sa.BigInteger())
+    phase: str | None = _col(long_text(), null=True)
+    step: int | None = _col(sa.BigInteger(), null=True)
+    next_seq: int = _col(sa.BigInteger())
+    message_count: int = _col(sa.BigInteger(), default="0")
+    last_message_at: datetime | None = _col(Timestamp(), null=True)
+    protected: bool = _col(sa.Boolean(create_constraint=False), default="false")
+    created_at: datetime = _col(Timestamp())
+    updated_at: datetime = _col(Timestamp())
+    listed_at: datetime = _col(Timestamp())
+    last_active_at: datetime = _col(Timestamp())
+    idle_active: int | None = _col(sa.BigInteger(), null=True)
+    idle_suspended: int | None = _col(sa.BigInteger(), null=True)
+    idle_override: bool = _col(sa.Boolean(create_constraint=False), default="false")
+    ghost_at: datetime | None = _col(Timestamp(), null=True)
+    max_age_at: datetime | None = _col(Timestamp(), null=True)
+    expires_at: datetime | None = _col(Timestamp(), null=True)
+    ended_at: datetime | None = _col(Timestamp(), null=True)
+    prune_at: datetime | None = _col(Timestamp(), null=True)
+    deleted_at: datetime | None = _col(Timestamp(), null=True)
+    lease_holder: str | None = _col(key_text(), null=True)
+    lease_epoch: int = _col(sa.BigInteger(), default="0")
+    lease_expires_at: datetime | None = _col(Timestamp(), null=True)
+    attempts: int = _col(sa.Integer(), default="0")
+    available_at: datetime | None = _col(Timestamp(), null=True)
+    pending_approvals: int = _col(sa.Integer(), default="0")
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id"),
+        CheckConstraint(f"state IN ({_names(states.STATES)})", name="state"),
+        CheckConstraint(f"(state IN ({_names(states.TERMINAL)})) = (ended_at IS NOT NULL)", name="ended_at"),
+        CheckConstraint("message_count >= 0 AND next_seq >= 1 AND version >= 1", name="counts"),
+        _partial("ix_sessions_due", "expires_at", where=f"{_LIVE} AND NOT protected AND expires_at IS NOT NULL"),
+        _partial("ix_sessions_finished", "prune_at", where="prune_at IS NOT NULL AND NOT protected"),
+        _partial("ix_sessions_ended", "ended_at", where="ended_at IS NOT NULL AND NOT protected"),
+        _partial("ix_sessions_ghosts", "ghost_at", where="ghost_at IS NOT NULL"),
+        _partial("ix_sessions_claimable", "available_at", where="available_at IS NOT NULL"),
+        _partial("ix_sessions_children", "tenant", "parent_id", where="parent_id IS NOT NULL"),
+        _partial("ix_sessions_lease_holder", "lease_holder", where="lease_holder IS NOT NULL"),
+        _partial("ix_sessions_deleted", "deleted_at", where="deleted_at IS NOT NULL"),
+        Index("ix_sessions_listed", "tenant", "listed_at"),
+        Index("ix_sessions_state", "tenant", "state", "listed_at"),
+        Index("ix_sessions_kind", "tenant", "kind", "listed_at"),
+        _partial("ix_sessions_user", "tenant", "user_id", "listed_at", where="user_id IS NOT NULL"),
+        _partial("ix_sessions_agent", "tenant", "agent_id", "listed_at", where="agent_id IS NOT NULL"),
+        # Room on each page for heap-only updates.
+        {**_OPTIONS, "postgresql_with": {"fillfactor": 70}},
+    )
+
+
+class StateRow(Base, table=True):
+    """The saved state of a session, one to one: JSON as text, so that it comes back as it was."""
+
+    __tablename__ = "session_states"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    conversation: str | None = _col(long_text(), null=True)
+    context: str | None = _col(long_text(), null=True)
+    plan: str | None = _col(long_text(), null=True)
+    version: int = _col(sa.BigInteger())
+    saved_at: datetime = _col(Timestamp())
+
+    __table_args__ = (PrimaryKeyConstraint("tenant", "session_id"), _OPTIONS)
+
+
+class CheckpointRow(Base, table=True):
+    """A labelled copy of the saved state."""
+
+    __tablename__ = "session_checkpoints"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    seq: int = _col(sa.BigInteger())
+    label: str = _col(key_text())
+    data: str | None = _col(long_text(), null=True)
+    conversation: str | None = _col(long_text(), null=True)
+    context: str | None = _col(long_text(), null=True)
+    plan: str | None = _col(long_text(), null=True)
+    phase: str | None = _col(long_text(), null=True)
+    step: int | None = _col(sa.BigInteger(), null=True)
+    version: int = _col(sa.BigInteger())
+    created_at: datetime = _col(Timestamp())
+
+    __table_args__ = (PrimaryKeyConstraint("tenant", "session_id", "seq"), _OPTIONS)
+
+
+class MessageRow(Base, table=True):
+    """One message. `encoding` is text, or json for content that is not a plain string."""
+
+    __tablename__ = "session_messages"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    seq: int = _col(sa.BigInteger())
+    message_id: str = _col(key_text())
+    role: str = _col(key_text())
+    content: str = _col(long_text())
+    encoding: str = _col(key_text())
+    # NULL where lower() of the content is already what case-folding gives; see `lifecycle.folding`.
+    content_folded: str | None = _col(long_text(), null=True)
+    agent_id: str | None = _col(key_text(), null=True)
+    meta: str | None = Field(sa_column=Column("metadata", long_text(), nullable=True))
+    created_at: datetime = _col(Timestamp())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "seq"),
+        Index("uq_session_messages_message_id", "tenant", "session_id", "message_id", unique=True),
+        _OPTIONS,
+    )
+
+
+class TransitionRow(Base, table=True):
+    """The audit log: every transition, and the creation and deletion of each session."""
+
+    __tablename__ = "session_transitions"
+
+    id: int | None = Field(
+        default=None,
+        sa_column=Column(
+            sa.BigInteger().with_variant(sa.Integer(), "sqlite"), sa.Identity(), primary_key=True, autoincrement=True
+        ),
+    )
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    seq: int = _col(sa.BigInteger())
+    trigger: str = Field(sa_column=Column("trigger_name", key_text(), nullable=False))
+    from_state: str | None = _col(key_text(), null=True)
+    to_state: str | None = _col(key_text(), null=True)
+    reason: str | None = _col(long_text(), null=True)
+    actor: str | None = _col(key_text(), null=True)
+    version: int = _col(sa.BigInteger())
+    txid: int | None = _col(sa.BigInteger(), null=True)
+    created_at: datetime = _col(Timestamp())
+
+    __table_args__ = (
+        Index("ix_session_transitions_session", "tenant", "session_id", "id"),
+        Index("ix_session_transitions_txid", "txid", "id"),
+        _partial("ix_session_transitions_tombstones", "created_at", where="to_state IS NULL"),
+        {**_OPTIONS, "sqlite_autoincrement": True},
+    )
+
+
+class ApprovalRow(Base, table=True):
+    """A question put to a person: pending, then approved, rejected or expired."""
+
+    __tablename__ = "session_approvals"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    approval_id: str = _col(key_text())
+    action: str = _col(long_text())
+    details: str | None = _col(long_text(), null=True)
+    state: str = _col(key_text())
+    requested_by: str | None = _col(key_text(), null=True)
+    requested_at: datetime = _col(Timestamp())
+    expires_at: datetime | None = _col(Timestamp(), null=True)
+    resolved_by: str | None = _col(key_text(), null=True)
+    resolved_at: datetime | None = _col(Timestamp(), null=True)
+    note: str | None = _col(long_text(), null=True)
+    suspended: bool = _col(sa.Boolean(create_constraint=False), default="false")
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "approval_id"),
+        CheckConstraint("state IN ('pending', 'approved', 'rejected', 'expired')", name="state"),
+        _partial("ix_session_approvals_pending", "expires_at", where="state = 'pending'"),
+        _OPTIONS,
+    )
+
+
+class ConnectionRow(Base, table=True):
+    """An open socket of a session, kept alive by beats. `silent_at` is rounded, so that a beat rarely moves its index."""
+
+    __tablename__ = "session_connections"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    connection_id: str = _col(key_text())
+    client: str | None = _col(long_text(), null=True)
+    opened_at: datetime = _col(Timestamp())
+    beat_at: datetime = _col(Timestamp())
+    silent_at: datetime = _col(Timestamp())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "connection_id"),
+        Index("ix_session_connections_silent", "silent_at"),
+        _OPTIONS,
+    )
+
+
+class TokenRow(Base, table=True):
+    """A retry token of a save: repeating it gives the version back instead of saving again."""
+
+    __tablename__ = "session_tokens"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    token: str = _col(key_text())
+    digest: str = _col(key_text())
+    version: int = _col(sa.BigInteger())
+    created_at: datetime = _col(Timestamp())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "token"),
+        Index("ix_session_tokens_created_at", "created_at"),
+        _OPTIONS,
+    )
+
+
+class WorkerRow(Base, table=True):
+    """A running daemon, kept alive by beats."""
+
+    __tablename__ = "workers"
+
+    worker_id: str = _col(key_text())
+    host: str = _col(key_text())
+    pid: int = _col(sa.Integer())
+    release: str = Field(sa_column=Column("release_name", key_text(), nullable=False))
+    state: str = _col(key_text())
+    started_at: datetime = _col(Timestamp())
+    beat_at: datetime = _col(Timestamp())
+
+    __table_args__ = (PrimaryKeyConstraint("worker_id"), _OPTIONS)
+
+
+class WorkerJobRow(Base, table=True):
+    """Who runs a job on a slice of the key space, under which term, and how its last run went."""
+
+    __tablename__ = "worker_jobs"
+
+    job: str = _col(key_text())
+    slice: int = Field(sa_column=Column("slice_no", sa.Integer(), nullable=False))
+    holder: str | None = _col(key_text(), null=True)
+    term: int = _col(sa.BigInteger(), default="0")
+    lease_expires_at: datetime | None = _col(Timestamp(), null=True)
+    last_started_at: datetime | None = _col(Timestamp(), null=True)
+    last_finished_at: datetime | None = _col(Timestamp(), null=True)
+    last_result: str | None = _col(long_text(), null=True)
+    last_error: str | None = _col(long_text(), null=True)
+
+    __table_args__ = (PrimaryKeyConstraint("job", "slice_no"), _OPTIONS)
+
+
+def table(row: type[Base]) -> sa.Table:
+    """The Core table behind a row class."""
+    core: sa.Table = getattr(row, "__table__")  # noqa: B009 - SQLModel does not declare it
+    return core
+
+
+sessions = table(SessionRow)
+session_states = table(StateRow)
+checkpoints = table(CheckpointRow)
+messages = table(MessageRow)
+transitions = table(TransitionRow)
+approvals = table(ApprovalRow)
+connections = table(ConnectionRow)
+tokens = table(TokenRow)
+workers = table(WorkerRow)
+worker_jobs = table(WorkerJobRow)
+
+# Everything that goes with a session when it is removed; the audit log is treated apart, for its tombstones.
+CHILDREN: tuple[sa.Table, ...] = (session_states, checkpoints, messages, approvals, connections, tokens)

@@ -1,0 +1,103 @@
+"""Column types that mean the same on every database, and the database's own clock."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+
+# Trailing blanks and case tell keys apart on every database; MariaDB needs to be told so.
+MARIADB_COLLATION = "utf8mb4_nopad_bin"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def key_text() -> sa.types.TypeEngine[str]:
+    """Text of at most 255 characters that an index may hold."""
+    return sa.Text().with_variant(sa.String(255, collation=MARIADB_COLLATION), "mysql", "mariadb")
+
+
+def long_text() -> sa.types.TypeEngine[str]:
+    """Text of any length: documents and messages."""
+    variant = mysql.LONGTEXT(charset="utf8mb4", collation=MARIADB_COLLATION)
+    return sa.Text().with_variant(variant, "mysql", "mariadb")
+
+
+class Timestamp(sa.types.TypeDecorator[datetime]):
+    """A UTC time in microseconds: timestamptz on PostgreSQL, datetime(6) on MariaDB, an integer on SQLite.
+
+    SQLite has no time type; integers compare and index best there.
+    """
+
+    impl = sa.DateTime(timezone=True)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """The type that the database itself has."""
+        if dialect.name == "sqlite":
+            return dialect.type_descriptor(sa.BigInteger())
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.DATETIME(fsp=6))
+        return dialect.type_descriptor(sa.DateTime(timezone=True))
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> Any:
+        """What the driver is sent for a time."""
+        if value is None or dialect.name == "postgresql":
+            return value
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=UTC)
+        if dialect.name == "sqlite":
+            return (value - EPOCH) // timedelta(microseconds=1)
+        return value.astimezone(UTC).replace(tzinfo=None)
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        """An aware UTC time for what the driver gave."""
+        if value is None:
+            return None
+        if dialect.name == "sqlite":
+            return EPOCH + timedelta(microseconds=value)
+        time: datetime = value
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
+    """The database's clock, the same throughout one statement."""
+
+    type = Timestamp()
+    inherit_cache = True
+    name = "now"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(_element: now, _compiler: Any, **_: Any) -> str:
+    # Not now(): that is when the transaction began, which may be before a lock it waited for.
+    return "statement_timestamp()"
+
+
+@compiles(now, "mysql", "mariadb")
+def _now_mariadb(_element: now, _compiler: Any, **_: Any) -> str:
+    return "UTC_TIMESTAMP(6)"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(_element: now, _compiler: Any, **_: Any) -> str:
+    return "(CAST(ROUND((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)"
+
+
+class transaction_id(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The running transaction's number where the database gives one, for readers that must skip none."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+    name = "transaction_id"
+
+
+@compiles(transaction_id)
+def _transaction_id(_element: transaction_id, _compiler: Any, **_: Any) -> str:
+    return "NULL"
+
+
+@compiles(transaction_id, "postgresql")
+def _transaction_id_postgresql(_element: transaction_id, _compiler: Any, **_: Any) -> str:
+    return "pg_current_xact_id()::text::bigint"

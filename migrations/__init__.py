@@ -1,0 +1,1 @@
+"""The Alembic migrations, shipped with the library; `lifecycle.migrate` runs them."""
