@@ -1,0 +1,143 @@
+"""The sync driver for PostgreSQL: compiled statements straight on a psycopg connection."""
+
+import time
+from typing import Any
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from lifecycle.drivers import postgresql_pool as pools
+from lifecycle.drivers.postgresql_errors import translate
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, is_read, run
+from lifecycle.errors import StorageUnavailable
+from lifecycle.operations.requests import CallHook, Pause
+from lifecycle.operations.typing import Steps, T
+from lifecycle.recipes import book
+from lifecycle.recipes.lists import TimeLimit
+from lifecycle.recipes.statement import Many
+from lifecycle.settings import DatabaseSettings
+
+_SINGLES = book.SINGLES["postgresql"]
+
+
+class PostgresDriver(Stepper):
+    """Runs operations on a pool of connections that the process's managers share."""
+
+    dialect = "postgresql"
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._pool = pools.borrow(settings)
+        self._open = True
+
+    def close(self) -> None:
+        """Give the pool back."""
+        if self._open:
+            self._open = False
+            pools.release(self._settings)
+
+    def run(self, operation: Steps[T]) -> T:
+        """Run one operation to its end."""
+        self.check_process()
+        return run(operation, self._meet)
+
+    def _meet(self, request: Any) -> Any:
+        single = _SINGLES.get(type(request))
+        if single is not None:
+            compiled = single.statement(request).on("postgresql")
+            return single.read(
+                request, compiled.read(self._execute(request, compiled.sql, compiled.bind(single.bind(request))))
+            )
+        if isinstance(request, CallHook):
+            return call_sync_hook(request)
+        if isinstance(request, Pause):
+            time.sleep(request.seconds)
+            return None
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._transaction(request)
+            except Aborted as error:
+                if attempt == ATTEMPTS - 1:
+                    raise StorageUnavailable(f"PostgreSQL: {error}") from error.__cause__
+                time.sleep(0.005 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _execute(self, request: Any, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        for last in (not is_read(request), True):
+            connection = self._take()
+            try:
+                return connection.execute(sql, values, prepare=True).fetchall()
+            except psycopg.Error as error:
+                broken = connection.broken
+                if broken and not last:
+                    continue
+                problem = translate(error, broken=broken, write=not is_read(request))
+                if isinstance(problem, Aborted):
+                    problem = StorageUnavailable(f"PostgreSQL: {problem}")
+                raise problem from error
+            finally:
+                self._pool.putconn(connection)
+        raise AssertionError("unreachable")
+
+    def _transaction(self, request: Any) -> Any:
+        connection = self._take()
+        committing = limited = False
+        recipe = book.PORTABLE[type(request)](request)
+        try:
+            connection.execute("BEGIN")
+            step = next(recipe)
+            try:
+                while True:
+                    if isinstance(step, TimeLimit):
+                        limited = True
+                        limit = str(int(self._settings.search_timeout * 1000))
+                        connection.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
+                        answer: Any = None
+                    else:
+                        answer = self._step(connection, step)
+                    step = recipe.send(answer)
+            except StopIteration as done:
+                committing = True
+                connection.execute("COMMIT")
+                return done.value
+        except psycopg.Error as error:
+            # Before COMMIT was sent nothing can have been committed.
+            raise translate(error, broken=connection.broken, write=committing, limited=limited) from error
+        finally:
+            recipe.close()
+            if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                _roll_back(connection)
+            self._pool.putconn(connection)
+
+    @staticmethod
+    def _step(connection: psycopg.Connection[Any], step: Any) -> Any:
+        if isinstance(step, Many):
+            compiled = step.statement.on("postgresql")
+            with connection.cursor() as cursor:
+                cursor.executemany(compiled.sql, [compiled.bind(values) for values in step.values])
+            return None
+        statement, values = step
+        compiled = statement.on("postgresql")
+        cursor = connection.execute(compiled.sql, compiled.bind(values))
+        return compiled.read(cursor.fetchall()) if compiled.returns_rows else cursor.rowcount
+
+    def _take(self) -> psycopg.Connection[Any]:
+        try:
+            while True:
+                connection: psycopg.Connection[Any] = self._pool.getconn()
+                if not pools.hung_up(connection):
+                    return connection
+                connection.close()
+                self._pool.putconn(connection)
+        except (PoolTimeout, psycopg.Error) as error:
+            raise StorageUnavailable(
+                f"no connection to PostgreSQL within {self._settings.connect_timeout} s"
+            ) from error
+
+
+def _roll_back(connection: psycopg.Connection[Any]) -> None:
+    try:
+        connection.execute("ROLLBACK")
+    except psycopg.Error:
+        connection.close()

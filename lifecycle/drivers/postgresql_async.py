@@ -1,0 +1,165 @@
+"""The async driver for PostgreSQL: `postgresql.py` with awaits."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from lifecycle.drivers import postgresql_pool as pools
+from lifecycle.drivers.postgresql_errors import translate
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, is_read
+from lifecycle.errors import StorageUnavailable
+from lifecycle.operations.requests import CallHook, DuplicateKey, Pause
+from lifecycle.operations.typing import Steps, T
+from lifecycle.recipes import book
+from lifecycle.recipes.lists import TimeLimit
+from lifecycle.recipes.statement import Many
+from lifecycle.settings import DatabaseSettings
+
+_SINGLES = book.SINGLES["postgresql"]
+
+
+class AsyncPostgresDriver(Stepper):
+    """Runs operations on a pool of async connections, opened in the event loop of its first use."""
+
+    dialect = "postgresql"
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        self._pool: AsyncConnectionPool[Any] | None = None
+        self._opening = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Close the pool."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await pool.close()
+
+    async def run(self, operation: Steps[T]) -> T:
+        """Run one operation to its end."""
+        self.check_process()
+        try:
+            request = next(operation)
+            while True:
+                try:
+                    answer = await self._meet(request)
+                except DuplicateKey as error:
+                    request = operation.throw(error)
+                else:
+                    request = operation.send(answer)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _meet(self, request: Any) -> Any:
+        single = _SINGLES.get(type(request))
+        if single is not None:
+            compiled = single.statement(request).on("postgresql")
+            found = await self._execute(request, compiled.sql, compiled.bind(single.bind(request)))
+            return single.read(request, compiled.read(found))
+        if isinstance(request, CallHook):
+            return await call_async_hook(request)
+        if isinstance(request, Pause):
+            await asyncio.sleep(request.seconds)
+            return None
+        for attempt in range(ATTEMPTS):
+            try:
+                return await self._transaction(request)
+            except Aborted as error:
+                if attempt == ATTEMPTS - 1:
+                    raise StorageUnavailable(f"PostgreSQL: {error}") from error.__cause__
+                await asyncio.sleep(0.005 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    async def _execute(self, request: Any, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+        for last in (not is_read(request), True):
+            pool, connection = await self._take()
+            try:
+                cursor = await connection.execute(sql, values, prepare=True)
+                return await cursor.fetchall()
+            except psycopg.Error as error:
+                broken = connection.broken
+                if broken and not last:
+                    continue
+                problem = translate(error, broken=broken, write=not is_read(request))
+                if isinstance(problem, Aborted):
+                    problem = StorageUnavailable(f"PostgreSQL: {problem}")
+                raise problem from error
+            finally:
+                await pool.putconn(connection)
+        raise AssertionError("unreachable")
+
+    async def _transaction(self, request: Any) -> Any:
+        pool, connection = await self._take()
+        committing = limited = False
+        recipe = book.PORTABLE[type(request)](request)
+        try:
+            await connection.execute("BEGIN")
+            step = next(recipe)
+            try:
+                while True:
+                    if isinstance(step, TimeLimit):
+                        limited = True
+                        limit = str(int(self._settings.search_timeout * 1000))
+                        await connection.execute("SELECT set_config('statement_timeout', %s, true)", (limit,))
+                        answer: Any = None
+                    else:
+                        answer = await self._step(connection, step)
+                    step = recipe.send(answer)
+            except StopIteration as done:
+                committing = True
+                await connection.execute("COMMIT")
+                return done.value
+        except psycopg.Error as error:
+            # Before COMMIT was sent nothing can have been committed.
+            raise translate(error, broken=connection.broken, write=committing, limited=limited) from error
+        finally:
+            recipe.close()
+            if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                await _roll_back(connection)
+            await pool.putconn(connection)
+
+    @staticmethod
+    async def _step(connection: psycopg.AsyncConnection[Any], step: Any) -> Any:
+        if isinstance(step, Many):
+            compiled = step.statement.on("postgresql")
+            async with connection.cursor() as cursor:
+                await cursor.executemany(compiled.sql, [compiled.bind(values) for values in step.values])
+            return None
+        statement, values = step
+        compiled = statement.on("postgresql")
+        result = await connection.execute(compiled.sql, compiled.bind(values))
+        return compiled.read(await result.fetchall()) if compiled.returns_rows else result.rowcount
+
+    async def _take(self) -> tuple[AsyncConnectionPool[Any], psycopg.AsyncConnection[Any]]:
+        pool = self._pool or await self._opened()
+        try:
+            while True:
+                connection = await pool.getconn()
+                if not pools.hung_up(connection):
+                    return pool, connection
+                await connection.close()
+                await pool.putconn(connection)
+        except (PoolTimeout, psycopg.Error) as error:
+            raise StorageUnavailable(
+                f"no connection to PostgreSQL within {self._settings.connect_timeout} s"
+            ) from error
+
+    async def _opened(self) -> AsyncConnectionPool[Any]:
+        async with self._opening:
+            if self._pool is None:
+                pool = pools.async_pool(self._settings)
+                await pool.open()
+                self._pool = pool
+            return self._pool
+
+
+async def _roll_back(connection: psycopg.AsyncConnection[Any]) -> None:
+    try:
+        await connection.execute("ROLLBACK")
+    except psycopg.Error:
+        with contextlib.suppress(psycopg.Error):
+            await connection.close()

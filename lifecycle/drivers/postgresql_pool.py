@@ -1,0 +1,101 @@
+"""Connections to PostgreSQL: how they are made, checked, and shared by the managers of one process."""
+
+import select
+import threading
+from typing import Any
+
+import psycopg
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
+
+from lifecycle.errors import ConfigError
+from lifecycle.settings import DatabaseSettings
+
+_shared: dict[tuple[Any, ...], tuple[ConnectionPool[Any], int]] = {}
+_guard = threading.Lock()
+
+
+def conninfo(settings: DatabaseSettings) -> str:
+    """The URL as libpq takes it."""
+    scheme, rest = settings.url.split("://", 1)
+    return f"{scheme.split('+')[0]}://{rest}"
+
+
+def arguments(settings: DatabaseSettings) -> dict[str, Any]:
+    """How each connection is opened."""
+    timeout = int(settings.statement_timeout * 1000)
+    return {
+        "autocommit": True,
+        "application_name": "lifecycle",
+        "connect_timeout": max(2, int(settings.connect_timeout)),
+        "options": f"-c timezone=UTC -c statement_timeout={timeout}",
+        # Every hot statement is prepared at its first use, and none of them is dropped for a rare one.
+        "prepare_threshold": 0,
+    }
+
+
+def _configure(settings: DatabaseSettings, row: Any) -> None:
+    if row[0] == "off" and not settings.allow_unsafe_durability:
+        raise ConfigError(
+            "database.allow_unsafe_durability",
+            "the server runs with synchronous_commit=off, under which an acknowledged save can be lost;"
+            " turn it on, or set this key to true to accept that",
+        )
+
+
+def borrow(settings: DatabaseSettings) -> ConnectionPool[Any]:
+    """The process's pool for these settings, opened at its first use; give it back with `release`."""
+    key = _key(settings)
+    with _guard:
+        pool, users = _shared.get(key, (None, 0))
+        if pool is None:
+
+            def configure(connection: psycopg.Connection[Any]) -> None:
+                connection.prepared_max = 500
+                _configure(settings, connection.execute("SHOW synchronous_commit").fetchone())
+
+            pool = ConnectionPool(
+                conninfo(settings), min_size=0, max_size=settings.pool_size, kwargs=arguments(settings),
+                configure=configure, open=True, timeout=settings.connect_timeout, name="lifecycle",
+            )  # fmt: skip
+        _shared[key] = (pool, users + 1)
+        return pool
+
+
+def release(settings: DatabaseSettings) -> None:
+    """Give the pool back; the last user closes it."""
+    key = _key(settings)
+    with _guard:
+        pool, users = _shared.pop(key)
+        if users > 1:
+            _shared[key] = (pool, users - 1)
+            return
+    pool.close()
+
+
+def async_pool(settings: DatabaseSettings) -> AsyncConnectionPool[Any]:
+    """A pool for one event loop, not yet open."""
+
+    async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
+        connection.prepared_max = 500
+        _configure(settings, await (await connection.execute("SHOW synchronous_commit")).fetchone())
+
+    return AsyncConnectionPool(
+        conninfo(settings), min_size=0, max_size=settings.pool_size, kwargs=arguments(settings), configure=configure,
+        open=False, timeout=settings.connect_timeout, name="lifecycle",
+    )  # fmt: skip
+
+
+def hung_up(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    """Whether an idle connection has something to read: the server closed it, or said something out of turn.
+
+    It costs a microsecond, and spares a write on a connection that died while idle its unknown outcome.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+    return bool(poll.poll(0))
+
+
+def _key(settings: DatabaseSettings) -> tuple[Any, ...]:
+    import os
+
+    return (os.getpid(), *settings.model_dump().items())

@@ -1,0 +1,1 @@
+"""The managers: a list of operations bound to a driver."""

@@ -1,0 +1,170 @@
+"""`AsyncSessionManager`: every operation as a coroutine method."""
+
+import asyncio
+from collections.abc import Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from lifecycle import migrate, urls
+from lifecycle.drivers.embedded import MariadbDriver, SqliteDriver
+from lifecycle.drivers.threaded import ThreadedDriver
+from lifecycle.manager.hooks import HookRegistry
+from lifecycle.manager.methods import async_method
+from lifecycle.manager.opening import require_postgres, settings_for
+from lifecycle.operations import daemon, lifecycle, messages, people, saving, sessions, sweeps
+from lifecycle.operations.context import AllTenants, Context
+from lifecycle.settings import DatabaseSettings, Settings
+
+
+class AsyncSessionManager(HookRegistry):
+    """Keeps sessions, for asyncio. Tasks of one event loop may share one.
+
+    `async with AsyncSessionManager.open("postgresql://...") as manager: ...`
+    """
+
+    def __init__(
+        self, settings: Settings, context: Context, driver: "ThreadedDriver | PostgresLike", *, owner: bool
+    ) -> None:
+        super().__init__(context.hooks)
+        self.settings = settings
+        self._context = context
+        self._driver = driver
+        self._owner = owner
+        self._upkeep: Any = None
+
+    @classmethod
+    def open(cls, url: str | Settings, tenant: str | AllTenants = "") -> Self:
+        """Open the store behind a URL (or complete settings) for one tenant, or for `ALL` of them.
+
+        It may be awaited, entered with `async with`, or used as it is: connections are made when they are needed.
+        Call `await manager.setup()` once to create the tables. Raises `ConfigError`.
+        """
+        settings = settings_for(url)
+        driver = async_driver_for(settings.database)
+        if urls.is_memory(settings.database.url) and isinstance(driver, ThreadedDriver):
+            with driver.driver.engine.connect() as connection:
+                migrate.upgrade_connection(connection)
+        return cls(settings, Context(settings, tenant), driver, owner=True)
+
+    def __await__(self) -> Generator[Any, Any, Self]:
+        """Itself, so that `await AsyncSessionManager.open(url)` reads as it should."""
+        yield from ()
+        return self
+
+    async def setup(self) -> None:
+        """Bring the database's schema to this release's; safe from any number of processes at once."""
+        if not urls.is_memory(self.settings.database.url):
+            await asyncio.to_thread(migrate.upgrade, self.settings.database.url)
+
+    def for_tenant(self, tenant: str | AllTenants) -> Self:
+        """A manager of another tenant's sessions, on the same connections and with the same hooks."""
+        context = Context(self.settings, tenant, self._context.hooks)
+        return type(self)(self.settings, context, self._driver, owner=False)
+
+    async def start(self) -> None:
+        """Run the sweeps in the background of this process, as `settings.worker.jobs` says, until `stop`."""
+        from lifecycle.manager.blocking import SessionManager
+        from lifecycle.upkeep import Upkeep
+
+        if self._upkeep is None:
+            own = await asyncio.to_thread(SessionManager.open, self.settings, self._context.scope)
+            self._upkeep = Upkeep(own)
+            self._upkeep.start()
+
+    async def stop(self) -> None:
+        """Stop the sweeps that `start` began, waiting for the batch under way."""
+        upkeep, self._upkeep = self._upkeep, None
+        if upkeep is not None:
+            await asyncio.to_thread(upkeep.stop)
+            await asyncio.to_thread(upkeep.manager.close)
+
+    async def close(self) -> None:
+        """Stop the sweeps and close the connections (those of a manager from `for_tenant` are its parent's)."""
+        await self.stop()
+        if self._owner:
+            await self._driver.close()
+
+    async def __aenter__(self) -> Self:
+        """Itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    create_session = async_method(sessions.create_session)
+    open_session = async_method(sessions.open_session)
+    get_session = async_method(sessions.get_session)
+    list_sessions = async_method(sessions.list_sessions)
+    update_session = async_method(sessions.update_session)
+    delete_session = async_method(sessions.delete_session)
+    undelete_session = async_method(sessions.undelete_session)
+    delete_user = async_method(sessions.delete_user)
+    get_active_sessions = async_method(sessions.get_active_sessions)
+    get_stats = async_method(sessions.get_stats)
+    history = async_method(sessions.history)
+
+    suspend_session = async_method(lifecycle.suspend_session)
+    resume_session = async_method(lifecycle.resume_session)
+    complete_session = async_method(lifecycle.complete_session)
+    end_session = async_method(lifecycle.end_session)
+    expire_session = async_method(lifecycle.expire_session)
+    reopen_session = async_method(lifecycle.reopen_session)
+    touch_session = async_method(lifecycle.touch_session)
+
+    save_state = async_method(saving.save_state)
+    load_state = async_method(saving.load_state)
+    checkpoint = async_method(saving.checkpoint)
+    list_checkpoints = async_method(saving.list_checkpoints)
+    restore_checkpoint = async_method(saving.restore_checkpoint)
+    fork_session = async_method(saving.fork_session)
+
+    add_message = async_method(messages.add_message)
+    add_messages = async_method(messages.add_messages)
+    get_messages = async_method(messages.get_messages)
+    pop_message = async_method(messages.pop_message)
+    delete_message = async_method(messages.delete_message)
+
+    request_approval = async_method(people.request_approval)
+    resolve_approval = async_method(people.resolve_approval)
+    list_approvals = async_method(people.list_approvals)
+    open_connection = async_method(people.open_connection)
+    beat_connection = async_method(people.beat_connection)
+    close_connection = async_method(people.close_connection)
+    list_connections = async_method(people.list_connections)
+
+    expire_idle = async_method(sweeps.expire_idle)
+    prune_sessions = async_method(sweeps.prune_sessions)
+    delete_ghosts = async_method(sweeps.delete_ghosts)
+    expire_approvals = async_method(sweeps.expire_approvals)
+    reap_connections = async_method(sweeps.reap_connections)
+    cleanup_stale_sessions = async_method(sweeps.cleanup_stale_sessions)
+    cleanup_after_delegation = async_method(sweeps.cleanup_after_delegation)
+    trim = async_method(sweeps.trim)
+    apply_policies = async_method(sweeps.apply_policies)
+
+    beat_worker = async_method(daemon.beat_worker)
+    remove_worker = async_method(daemon.remove_worker)
+    list_workers = async_method(daemon.list_workers)
+    take_job = async_method(daemon.take_job)
+    end_job = async_method(daemon.end_job)
+
+
+def async_driver_for(settings: DatabaseSettings) -> "ThreadedDriver | PostgresLike":
+    """The async driver of a database."""
+    match urls.dialect_name(settings.url):
+        case "sqlite":
+            return ThreadedDriver(SqliteDriver(settings), 1)
+        case "postgresql":
+            require_postgres()
+            from lifecycle.drivers.postgresql_async import AsyncPostgresDriver
+
+            return AsyncPostgresDriver(settings)
+        case _:
+            return ThreadedDriver(MariadbDriver(settings), settings.pool_size)
+
+
+if TYPE_CHECKING:
+    from lifecycle.drivers.postgresql_async import AsyncPostgresDriver as PostgresLike

@@ -1,0 +1,166 @@
+"""`SessionManager`: every operation as a method that returns when its work is durable."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from lifecycle import migrate, urls
+from lifecycle.drivers.embedded import DbapiDriver, MariadbDriver, SqliteDriver
+from lifecycle.manager.hooks import HookRegistry
+from lifecycle.manager.methods import sync_method
+from lifecycle.manager.opening import require_postgres, settings_for
+from lifecycle.operations import daemon, lifecycle, messages, people, saving, sessions, sweeps
+from lifecycle.operations.context import AllTenants, Context
+from lifecycle.settings import DatabaseSettings, Settings
+
+
+class SessionManager(HookRegistry):
+    """Keeps sessions. Threads may share one; a child process opens its own.
+
+    `with SessionManager.open("sqlite:///sessions.db") as manager: ...`
+    """
+
+    def __init__(
+        self, settings: Settings, context: Context, driver: "DbapiDriver | PostgresLike", *, owner: bool
+    ) -> None:
+        super().__init__(context.hooks)
+        self.settings = settings
+        self._context = context
+        self._driver = driver
+        self._owner = owner
+        self._stop: Callable[[], object] | None = None
+
+    @classmethod
+    def open(cls, url: str | Settings, tenant: str | AllTenants = "") -> Self:
+        """Open the store behind a URL (or complete settings) for one tenant, or for `ALL` of them.
+
+        `sqlite:///file`, `sqlite://` (in memory, set up at once), `postgresql://...`, `mysql://...`. Nothing is
+        created: call `setup` once. Raises `ConfigError`, `StorageUnavailable`.
+        """
+        settings = settings_for(url)
+        context = Context(settings, tenant)
+        driver = driver_for(settings.database)
+        manager = cls(settings, context, driver, owner=True)
+        if urls.is_memory(settings.database.url):
+            manager.setup()
+        return manager
+
+    def setup(self) -> None:
+        """Bring the database's schema to this release's; safe from any number of processes at once."""
+        url = self.settings.database.url
+        if urls.is_memory(url) and isinstance(self._driver, DbapiDriver):
+            with self._driver.engine.connect() as connection:
+                migrate.upgrade_connection(connection)
+        else:
+            migrate.upgrade(url)
+
+    def for_tenant(self, tenant: str | AllTenants) -> Self:
+        """A manager of another tenant's sessions, on the same connections and with the same hooks."""
+        context = Context(self.settings, tenant, self._context.hooks)
+        return type(self)(self.settings, context, self._driver, owner=False)
+
+    def start(self) -> None:
+        """Run the sweeps in the background of this process, as `settings.worker.jobs` says, until `stop`."""
+        from lifecycle.upkeep import Upkeep
+
+        if self._stop is None:
+            upkeep = Upkeep(self)
+            upkeep.start()
+            self._stop = upkeep.stop
+
+    def stop(self) -> None:
+        """Stop the sweeps that `start` began, waiting for the batch under way."""
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            stop()
+
+    def close(self) -> None:
+        """Stop the sweeps and close the connections (those of a manager from `for_tenant` are its parent's)."""
+        self.stop()
+        if self._owner:
+            self._driver.close()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    create_session = sync_method(sessions.create_session)
+    open_session = sync_method(sessions.open_session)
+    get_session = sync_method(sessions.get_session)
+    list_sessions = sync_method(sessions.list_sessions)
+    update_session = sync_method(sessions.update_session)
+    delete_session = sync_method(sessions.delete_session)
+    undelete_session = sync_method(sessions.undelete_session)
+    delete_user = sync_method(sessions.delete_user)
+    get_active_sessions = sync_method(sessions.get_active_sessions)
+    get_stats = sync_method(sessions.get_stats)
+    history = sync_method(sessions.history)
+
+    suspend_session = sync_method(lifecycle.suspend_session)
+    resume_session = sync_method(lifecycle.resume_session)
+    complete_session = sync_method(lifecycle.complete_session)
+    end_session = sync_method(lifecycle.end_session)
+    expire_session = sync_method(lifecycle.expire_session)
+    reopen_session = sync_method(lifecycle.reopen_session)
+    touch_session = sync_method(lifecycle.touch_session)
+
+    save_state = sync_method(saving.save_state)
+    load_state = sync_method(saving.load_state)
+    checkpoint = sync_method(saving.checkpoint)
+    list_checkpoints = sync_method(saving.list_checkpoints)
+    restore_checkpoint = sync_method(saving.restore_checkpoint)
+    fork_session = sync_method(saving.fork_session)
+
+    add_message = sync_method(messages.add_message)
+    add_messages = sync_method(messages.add_messages)
+    get_messages = sync_method(messages.get_messages)
+    pop_message = sync_method(messages.pop_message)
+    delete_message = sync_method(messages.delete_message)
+
+    request_approval = sync_method(people.request_approval)
+    resolve_approval = sync_method(people.resolve_approval)
+    list_approvals = sync_method(people.list_approvals)
+    open_connection = sync_method(people.open_connection)
+    beat_connection = sync_method(people.beat_connection)
+    close_connection = sync_method(people.close_connection)
+    list_connections = sync_method(people.list_connections)
+
+    expire_idle = sync_method(sweeps.expire_idle)
+    prune_sessions = sync_method(sweeps.prune_sessions)
+    delete_ghosts = sync_method(sweeps.delete_ghosts)
+    expire_approvals = sync_method(sweeps.expire_approvals)
+    reap_connections = sync_method(sweeps.reap_connections)
+    cleanup_stale_sessions = sync_method(sweeps.cleanup_stale_sessions)
+    cleanup_after_delegation = sync_method(sweeps.cleanup_after_delegation)
+    trim = sync_method(sweeps.trim)
+    apply_policies = sync_method(sweeps.apply_policies)
+
+    beat_worker = sync_method(daemon.beat_worker)
+    remove_worker = sync_method(daemon.remove_worker)
+    list_workers = sync_method(daemon.list_workers)
+    take_job = sync_method(daemon.take_job)
+    end_job = sync_method(daemon.end_job)
+
+
+def driver_for(settings: DatabaseSettings) -> "DbapiDriver | PostgresLike":
+    """The sync driver of a database."""
+    match urls.dialect_name(settings.url):
+        case "sqlite":
+            return SqliteDriver(settings)
+        case "postgresql":
+            require_postgres()
+            from lifecycle.drivers.postgresql import PostgresDriver
+
+            return PostgresDriver(settings)
+        case _:
+            return MariadbDriver(settings)
+
+
+if TYPE_CHECKING:
+    from lifecycle.drivers.postgresql import PostgresDriver as PostgresLike

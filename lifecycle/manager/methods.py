@@ -1,0 +1,45 @@
+"""From an operation to a method: the signature and docstring exist once, and editors see them."""
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from lifecycle.operations.context import Context
+from lifecycle.operations.typing import Steps
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def sync_method(operation: Callable[Concatenate[Context, P], Steps[T]]) -> Callable[Concatenate[Any, P], T]:
+    """A method that runs the operation and returns its result."""
+
+    @functools.wraps(operation)
+    def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = self._driver.run(operation(self._context, *args, **kwargs))
+        return result
+
+    _sign(method, operation)
+    return cast("Any", method)  # type: ignore[no-any-return]
+
+
+def async_method(
+    operation: Callable[Concatenate[Context, P], Steps[T]],
+) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, T]]:
+    """A method that awaits the operation's result."""
+
+    @functools.wraps(operation)
+    async def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
+        result: T = await self._driver.run(operation(self._context, *args, **kwargs))
+        return result
+
+    _sign(method, operation)
+    return cast("Any", method)  # type: ignore[no-any-return]
+
+
+def _sign(method: Any, operation: Callable[..., Any]) -> None:
+    signature = inspect.signature(operation)
+    _, *parameters = signature.parameters.values()
+    this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    method.__signature__ = signature.replace(parameters=[this, *parameters])

@@ -1,0 +1,154 @@
+"""The transitions of a session, and the signs of life that keep it from expiring."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lifecycle import states
+from lifecycle.errors import InvalidTransition, SessionNotFound, VersionConflict
+from lifecycle.models.reads import Session
+from lifecycle.operations import rows
+from lifecycle.operations.context import Context
+from lifecycle.operations.requests import CallHook, GetSession, Move, Row, Touch
+from lifecycle.operations.typing import Steps
+
+_ATTEMPTS = 20
+
+
+def move(context: Context, trigger: str, session_id: str, reason: str | None, actor: str | None) -> Steps[Session]:
+    """Fire a trigger: one compare-and-set, and no read before it where no hook wants to see the session."""
+    session_id = context.check_id(session_id)
+    target = states.transition(trigger).target
+    retention = context.policies.retention_map(target) if target in states.TERMINAL else ("{}", None)
+    reason = context.check_long(reason, "reason")
+    actor = context.check_short(actor, "actor")
+    hooked = bool(context.hooks.conditions.get(trigger) or context.hooks.before.get(trigger))
+    expected: int | None = None
+    current: Row = {}
+    for _ in range(_ATTEMPTS):
+        expected = (yield from _ask_hooks(context, trigger, session_id)) if hooked else None
+        row = yield Move(
+            context.tenant, session_id, trigger, reason, actor, retention, context.policies.max_age_map(), expected
+        )
+        if row is not None:
+            moved = rows.session(row)
+            for hook in context.hooks.after.get(trigger, ()):
+                yield CallHook(logged(hook), (moved,))
+            return moved
+        current = yield GetSession(context.tenant, session_id)
+        if current is None:
+            raise SessionNotFound(session_id)
+        if current["state"] == target:
+            return rows.session(current)
+        if states.moves_to(trigger, current["state"]) is None:
+            raise InvalidTransition(session_id, trigger, current["state"], states.allowed(current["state"]))
+    raise VersionConflict(session_id, expected or 0, current["version"])
+
+
+def _ask_hooks(context: Context, trigger: str, session_id: str) -> Steps[int]:
+    """Conditions and before-hooks see the session; the version they saw is the one that may be moved."""
+    row = yield GetSession(context.tenant, session_id)
+    if row is None:
+        raise SessionNotFound(session_id)
+    if states.moves_to(trigger, row["state"]) is None:
+        return int(row["version"])
+    seen = rows.session(row)
+    for condition in context.hooks.conditions.get(trigger, ()):
+        if not (yield CallHook(condition, (seen,))):
+            name = getattr(condition, "__name__", "a condition")
+            can = states.allowed(seen.state)
+            raise InvalidTransition(session_id, trigger, seen.state, can, why=f"refused by {name}")
+    for hook in context.hooks.before.get(trigger, ()):
+        yield CallHook(hook, (seen,))
+    return seen.version
+
+
+def logged(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Mark an after-hook: the driver logs its failure, as the work is committed already."""
+    return AfterHook(hook)
+
+
+class AfterHook:
+    """A hook whose failure undoes nothing."""
+
+    __slots__ = ("hook",)
+
+    def __init__(self, hook: Callable[..., Any]) -> None:
+        self.hook = hook
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the user's function."""
+        return self.hook(*args)
+
+
+def suspend_session(
+    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+) -> Steps[Session]:
+    """Put an active session aside and return it; a suspended one is returned as it is.
+
+    Raises `SessionNotFound`, `InvalidTransition`.
+    """
+    return (yield from move(context, "suspend", session_id, reason, actor))
+
+
+def resume_session(
+    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+) -> Steps[Session]:
+    """Take a suspended session up again and return it; an active one is returned as it is.
+
+    Raises `SessionNotFound`, `InvalidTransition`.
+    """
+    return (yield from move(context, "resume", session_id, reason, actor))
+
+
+def complete_session(
+    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+) -> Steps[Session]:
+    """Finish a session that reached its goal and return it. Raises `SessionNotFound`, `InvalidTransition`."""
+    return (yield from move(context, "complete", session_id, reason, actor))
+
+
+def end_session(
+    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+) -> Steps[Session]:
+    """Finish a session for any other reason, failure included, and return it.
+
+    Raises `SessionNotFound`, `InvalidTransition`.
+    """
+    return (yield from move(context, "end", session_id, reason, actor))
+
+
+def expire_session(
+    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+) -> Steps[Session]:
+    """Expire a session now, whatever its deadline, and return it. Raises `SessionNotFound`, `InvalidTransition`."""
+    return (yield from move(context, "expire", session_id, reason, actor))
+
+
+def reopen_session(
+    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+) -> Steps[Session]:
+    """Make an expired session active again, with fresh deadlines, and return it.
+
+    Raises `SessionNotFound`, `InvalidTransition`.
+    """
+    return (yield from move(context, "reopen", session_id, reason, actor))
+
+
+def touch_session(context: Context, session_id: str | Sequence[str]) -> Steps[int]:
+    """A sign of life of one session or of many: the number of live ones touched.
+
+    For one id it raises `SessionNotFound` or `InvalidTransition` (it is finished); of many, such ones are passed over.
+    """
+    if isinstance(session_id, str):
+        touched = yield Touch(context.tenant, (context.check_id(session_id),))
+        if not touched:
+            row = yield GetSession(context.tenant, session_id)
+            if row is None:
+                raise SessionNotFound(session_id)
+            raise InvalidTransition(session_id, "touch", row["state"], states.allowed(row["state"]))
+        return 1
+    ids = tuple(sorted({context.check_id(one) for one in session_id}))
+    total = 0
+    for start in range(0, len(ids), 1000):
+        total += len((yield Touch(context.tenant, ids[start : start + 1000])))
+    return total

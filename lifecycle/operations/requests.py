@@ -1,0 +1,408 @@
+"""What an operation asks of the database, by name. A recipe per dialect says how it is met.
+
+Each request says what comes back. None as the answer of a write means that it was refused; why is a
+second, rare read, which the operation makes.
+"""
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+Operation = Generator[Any, Any, Any]
+Row = dict[str, Any]
+SecondsMap = tuple[str, int | None]
+
+
+class DuplicateKey(Exception):
+    """A driver's word for a broken unique constraint; operations turn it into what it means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Anything an operation yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfSession(Request):
+    """A request about one session."""
+
+    tenant: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSession(OfSession):
+    """Insert the session, its audit row, and its saved state if documents are given: the row, or None if it exists."""
+
+    values: Row
+    documents: Row | None
+    max_age: int | None
+    idle: int | None
+    ghosts: int | None
+    actor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GetSession(OfSession):
+    """Read one session: its row or None."""
+
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SaveState(OfSession):
+    """Save documents and fields of an active session that nobody else holds: the new version, or None if refused."""
+
+    documents: Mapping[str, str]
+    append: str | None
+    fields: Mapping[str, Any]
+    expected: int | None
+    token: str | None
+    digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GetToken(OfSession):
+    """Read a retry token: (digest, version) or None."""
+
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadState(OfSession):
+    """Read the saved state: its row or None."""
+
+    any_state: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Move(OfSession):
+    """Move the session by a trigger if it is in one of the sources: the new row, or None if refused."""
+
+    trigger: str
+    reason: str | None
+    actor: str | None
+    retention: SecondsMap
+    max_age: SecondsMap
+    expected: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Touch(Request):
+    """Mark live sessions as active now: the ids that were."""
+
+    tenant: str
+    session_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AddMessages(OfSession):
+    """Append messages to a live session: [(seq, created_at)], or None if refused. Raises DuplicateKey for a taken id."""
+
+    messages: tuple[Row, ...]
+    auto_title: tuple[str, str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddMissingMessages(OfSession):
+    """As AddMessages, for a retry: ids that are there already are left out: the rows of all of them, or None if refused."""
+
+    messages: tuple[Row, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetMessages(OfSession):
+    """Read messages in order of seq: rows."""
+
+    limit: int
+    offset: int
+    since: datetime | None
+    after: int | None
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveMessage(OfSession):
+    """Remove one message, the last one where no id is given: its row or None."""
+
+    message_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateSession(OfSession):
+    """Set columns: the new row, or None if refused."""
+
+    values: Row
+    expected: int | None
+    # Whether to reckon the deadline anew, after a change of an idle limit.
+    restamp: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSessions(Request):
+    """Remove sessions by key with all they own, leaving an audit row each: the number removed.
+
+    `descendants` takes the children of the children too.
+    """
+
+    keys: tuple[tuple[str, str], ...]
+    actor: str | None
+    reason: str | None
+    force: bool
+    descendants: bool = False
+    end_first: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SoftDelete(OfSession):
+    """Hide a session, or show it again: the row or None."""
+
+    hide: bool
+    actor: str | None
+    retention: Mapping[str, SecondsMap]
+
+
+@dataclass(frozen=True, slots=True)
+class ListSessions(Request):
+    """Read a page: ([row], total or None). One row more than `limit` tells that there is another page."""
+
+    tenant: str | None
+    filters: Mapping[str, Any]
+    sort: str
+    descending: bool
+    limit: int
+    offset: int
+    cursor: tuple[Any, ...] | None
+    count: bool
+    where: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetHistory(OfSession):
+    """Read the audit log of a session in order: rows."""
+
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class GetStats(Request):
+    """Read totals: a mapping."""
+
+    tenant: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MakeCheckpoint(OfSession):
+    """Copy the saved state under a label: the row, or None if refused."""
+
+    label: str
+    data: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListCheckpoints(OfSession):
+    """Read the checkpoints' rows without their documents, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreCheckpoint(OfSession):
+    """Make a checkpoint the saved state of an active session: the new version, None if refused, 0 for no such one."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForkSession(OfSession):
+    """Create a session from another's state: the row, None if the id is taken, 0 for no such source."""
+
+    new_id: str
+    checkpoint: int | None
+    actor: str | None
+    policies: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RequestApproval(OfSession):
+    """Insert a pending approval, suspending the session if asked: the row, or None if refused."""
+
+    values: Row
+    expires_in: int | None
+    suspend: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveApproval(OfSession):
+    """Decide a pending approval, resuming what it suspended: the row (its `state` tells), or None if there is none."""
+
+    approval_id: str
+    state: str
+    by: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListApprovals(Request):
+    """Read approvals, oldest first: rows."""
+
+    tenant: str | None
+    session_id: str | None
+    state: str | None
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenConnection(OfSession):
+    """Register a connection of a live session: its row, or None if refused."""
+
+    connection_id: str
+    client: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BeatConnection(OfSession):
+    """A sign of life of a connection and its session: whether it is there."""
+
+    connection_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnection(OfSession):
+    """Remove a connection: whether it was there."""
+
+    connection_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListConnections(Request):
+    """Read connections: rows."""
+
+    tenant: str | None
+    session_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due(Request):
+    """Which rows a sweep is about. The same predicate serves the dry run and the write."""
+
+    tenant: str | None
+    sweep: str
+    kind: str | None = None
+    states: tuple[str, ...] = ()
+    seconds: int | None = None
+    where: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class CountDue(Request):
+    """Count what is due: (count, oldest deadline, now)."""
+
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class OldestDue(Request):
+    """Read the oldest deadline that is due: (deadline or None, now)."""
+
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class SweepBatch(Request):
+    """Act on at most `limit` due rows in one transaction: the ids acted on."""
+
+    due: Due
+    limit: int
+    reason: str | None
+    actor: str | None
+    retention: SecondsMap = ("{}", None)
+
+
+@dataclass(frozen=True, slots=True)
+class Trim(Request):
+    """Remove what housekeeping keeps for a while only (tombstones, retry tokens): the number removed."""
+
+    table: str
+    older_than: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Restamp(Request):
+    """Stamp the deadlines of one kind's sessions anew, after `after` in key order: (the last key or None, number)."""
+
+    tenant: str | None
+    policies: Any
+    after: tuple[str, str]
+    limit: int
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BeatWorker(Request):
+    """Register a worker or renew its sign of life; removing it with state None."""
+
+    worker_id: str
+    host: str
+    pid: int
+    release: str
+    state: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListWorkers(Request):
+    """Read workers and jobs: (worker rows, job rows)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeJob(Request):
+    """Lease a job's slice: its new term, or None while another holds it."""
+
+    job: str
+    slice: int
+    holder: str
+    ttl: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndJob(Request):
+    """Give a job's slice back with what came of it: whether the term was still ours."""
+
+    job: str
+    slice: int
+    holder: str
+    term: int
+    result: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CallHook(Request):
+    """Call a user's function; an async driver awaits what it returns. The answer is its result."""
+
+    hook: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pause(Request):
+    """Wait for so many seconds."""
+
+    seconds: float
+
+
+READS: tuple[type[Request], ...] = (
+    GetSession,
+    GetToken,
+    LoadState,
+    GetMessages,
+    ListSessions,
+    GetHistory,
+    GetStats,
+    ListCheckpoints,
+    ListApprovals,
+    ListConnections,
+    CountDue,
+    OldestDue,
+    ListWorkers,
+)

@@ -1,0 +1,60 @@
+"""From a row of the database to the value a caller gets."""
+
+from lifecycle.documents import decode
+from lifecycle.models.reads import (
+    Approval,
+    Checkpoint,
+    Connection,
+    Message,
+    SavedState,
+    Session,
+    TransitionRecord,
+)
+from lifecycle.operations.requests import Row
+
+SESSION_FIELDS = tuple(Session.model_fields)
+
+
+def session(row: Row) -> Session:
+    """A session; columns that are ours alone are left behind."""
+    values = {name: row[name] for name in SESSION_FIELDS}
+    values["metadata"] = decode(values["metadata"])
+    values["config"] = decode(values["config"])
+    return Session.of(values)
+
+
+def saved_state(row: Row) -> SavedState:
+    """The documents of the last save."""
+    for name in ("conversation", "context", "plan"):
+        row[name] = decode(row[name])
+    return SavedState.of(row)
+
+
+def checkpoint(row: Row) -> Checkpoint:
+    """A checkpoint without its documents."""
+    return Checkpoint.of({name: row[name] for name in Checkpoint.model_fields} | {"data": decode(row["data"])})
+
+
+def message(row: Row) -> Message:
+    """A message with its content as it was given."""
+    content = decode(row["content"]) if row["encoding"] == "json" else row["content"]
+    changed = {"content": content, "metadata": decode(row["metadata"]) or {}}
+    return Message.of({name: row.get(name) for name in Message.model_fields} | changed)
+
+
+def transition(row: Row) -> TransitionRecord:
+    """A line of the audit log."""
+    return TransitionRecord.of(
+        {name: row[name] for name in TransitionRecord.model_fields if name != "trigger"}
+        | {"trigger": row["trigger_name"]}
+    )
+
+
+def approval(row: Row) -> Approval:
+    """An approval."""
+    return Approval.of({name: row[name] for name in Approval.model_fields} | {"details": decode(row["details"])})
+
+
+def connection(row: Row) -> Connection:
+    """A connection."""
+    return Connection.of({name: row[name] for name in Connection.model_fields} | {"client": decode(row["client"])})

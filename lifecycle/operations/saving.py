@@ -1,0 +1,177 @@
+"""The saved state: saving, loading, checkpoints, forks."""
+
+import hashlib
+from typing import Any, Never
+
+from lifecycle import states
+from lifecycle.documents import encode
+from lifecycle.errors import (
+    CheckpointNotFound,
+    InvalidArgument,
+    SessionExists,
+    SessionNotFound,
+    TokenReused,
+)
+from lifecycle.ids import uuid7
+from lifecycle.models.reads import Checkpoint, SavedState, Session
+from lifecycle.operations import rows
+from lifecycle.operations.context import Context, check_count
+from lifecycle.operations.refusal import explain
+from lifecycle.operations.requests import (
+    DuplicateKey,
+    ForkSession,
+    GetToken,
+    ListCheckpoints,
+    LoadState,
+    MakeCheckpoint,
+    RestoreCheckpoint,
+    SaveState,
+)
+from lifecycle.operations.typing import Steps
+from lifecycle.unset import UNSET, Unset
+
+
+def save_state(
+    context_: Context,
+    session_id: str,
+    *,
+    conversation: list[Any] | Unset = UNSET,
+    append: list[Any] | None = None,
+    context: Any = UNSET,
+    phase: str | Unset | None = UNSET,
+    step: int | Unset | None = UNSET,
+    plan: Any = UNSET,
+    expected_version: int | None = None,
+    token: str | None = None,
+) -> Steps[int]:
+    """Save the state of an active session and return its new version; when it returns, it is durable.
+
+    What is not passed stays as it was; `append` adds entries to the conversation. With `expected_version` a save on
+    top of somebody else's is refused. With `token` a repeat of the same save (after a lost connection, say) is safe:
+    it returns the first one's version.
+    Raises `SessionNotFound`, `InvalidTransition` (it is not active), `VersionConflict`, `SessionBusy`,
+    `NotSerializable`, `LimitExceeded`, `TokenReused`.
+    """
+    session_id = context_.check_id(session_id)
+    documents: dict[str, str] = {}
+    fields: dict[str, Any] = {}
+    if conversation is not UNSET:
+        if append is not None:
+            raise InvalidArgument("pass either conversation or append, not both")
+        if not isinstance(conversation, list):
+            raise InvalidArgument(f"conversation must be a list, not {type(conversation).__name__}")
+        documents["conversation"] = context_.document(conversation, "conversation")
+    if context is not UNSET:
+        documents["context"] = context_.document(context, "context")
+    if plan is not UNSET:
+        documents["plan"] = context_.document(plan, "plan")
+    added = None
+    if append is not None:
+        if not isinstance(append, list):
+            raise InvalidArgument(f"append must be a list of entries, not {type(append).__name__}")
+        added = context_.document(append, "append") if append else None
+    if phase is not UNSET:
+        fields["phase"] = context_.check_short(phase, "phase")
+    if step is not UNSET:
+        fields["step"] = None if step is None else check_count(step, "step", 0, 2**63 - 1)
+    digest = None
+    if token is not None:
+        context_.check_id(token, "token")
+        digest = _digest(documents, added, fields, expected_version)
+    if expected_version is not None:
+        check_count(expected_version, "expected_version", 0, 2**63 - 1)
+    request = SaveState(context_.tenant, session_id, documents, added, fields, expected_version, token, digest)
+    try:
+        version = yield request
+    except DuplicateKey:
+        version = None
+    if version is not None:
+        return int(version)
+    return (yield from _refused_save(context_, request))
+
+
+def _refused_save(context: Context, request: SaveState) -> Steps[int]:
+    if request.token is not None:
+        known = yield GetToken(request.tenant, request.session_id, request.token)
+        if known is not None:
+            digest, version = known
+            if digest != request.digest:
+                raise TokenReused(request.session_id, request.token)
+            return int(version)
+    never: Never = yield from explain(context, request.session_id, "save", needs=("active",), expected=request.expected)
+    return never
+
+
+def _digest(documents: dict[str, str], added: str | None, fields: dict[str, Any], expected: int | None) -> str:
+    content = encode([documents, added, fields, expected], "save", limit=2**40)
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def load_state(context: Context, session_id: str, *, any_state: bool = False) -> Steps[SavedState | None]:
+    """What the last save left, or None: nothing was saved, or there is no such session.
+
+    Only of active and suspended sessions, unless `any_state`.
+    """
+    row = yield LoadState(context.tenant, context.check_id(session_id), any_state)
+    return None if row is None else rows.saved_state(row)
+
+
+def checkpoint(context: Context, session_id: str, label: str, data: Any = None) -> Steps[Checkpoint]:
+    """Keep a copy of the saved state under a label, with `data` of your own, and return it.
+
+    Raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`, `NotSerializable`.
+    """
+    session_id = context.check_id(session_id)
+    text = None if data is None else context.document(data, "data")
+    row = yield MakeCheckpoint(context.tenant, session_id, context.check_id(label, "label"), text)
+    if row is None:
+        yield from explain(context, session_id, "checkpoint", needs=states.LIVE)
+    return rows.checkpoint(row)
+
+
+def list_checkpoints(context: Context, session_id: str) -> Steps[list[Checkpoint]]:
+    """The session's checkpoints, oldest first."""
+    found = yield ListCheckpoints(context.tenant, context.check_id(session_id))
+    return [rows.checkpoint(row) for row in found]
+
+
+def restore_checkpoint(context: Context, session_id: str, seq: int) -> Steps[int]:
+    """Make a checkpoint the saved state of an active session; the new version.
+
+    Raises `CheckpointNotFound`, `SessionNotFound`, `InvalidTransition`, `SessionBusy`.
+    """
+    session_id = context.check_id(session_id)
+    check_count(seq, "seq", 1, 2**63 - 1)
+    version = yield RestoreCheckpoint(context.tenant, session_id, seq)
+    if version is None:
+        yield from explain(context, session_id, "restore", needs=("active",))
+    if not version:
+        raise CheckpointNotFound(session_id, seq)
+    return int(version)
+
+
+def fork_session(
+    context: Context,
+    session_id: str,
+    *,
+    checkpoint: int | None = None,
+    new_id: str | None = None,
+    actor: str | None = None,
+) -> Steps[Session]:
+    """Create a session that goes on from another's state, or from a checkpoint (its seq) of it, and return it.
+
+    The state and the messages up to there are copied, so that removing the source breaks nothing; the source is
+    its `parent_id`. Raises `SessionNotFound`, `CheckpointNotFound`, `SessionExists`.
+    """
+    session_id = context.check_id(session_id)
+    target = uuid7() if new_id is None else context.check_id(new_id, "new_id")
+    row = yield ForkSession(
+        context.tenant, session_id, target, checkpoint, context.check_short(actor, "actor"), context.policies
+    )
+    if row is None:
+        raise SessionExists(target)
+    if row == 0:
+        if checkpoint is None:
+            raise SessionNotFound(session_id)
+        raise CheckpointNotFound(session_id, checkpoint)
+    return rows.session(row)

@@ -1,0 +1,1 @@
+"""How each request is met, per dialect: Core expressions compiled once."""

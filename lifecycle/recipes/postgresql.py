@@ -1,0 +1,366 @@
+"""How PostgreSQL meets the hot requests: one statement, one round trip, its own commit.
+
+The parts of a data-modifying CTE share one snapshot, so the session's row is locked or updated first, and no
+part reads a row that may be newer than the snapshot. What would have to (removing children, copying the state)
+is left to the portable recipes, in a transaction.
+"""
+
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as pg_insert
+
+from lifecycle import states
+from lifecycle.models import tables as t
+from lifecycle.models.types import Timestamp, now, transaction_id
+from lifecycle.operations import requests as r
+from lifecycle.recipes.portable import GET, GET_ANY, bound, is_in, key, load_statement, of_key, p
+from lifecycle.recipes.statement import Single, Statement
+
+S = t.sessions.c
+_TIME = Timestamp()
+_MINUTE = sa.func.date_trunc("minute", now(), type_=_TIME)
+_TEXTS = ARRAY(sa.Text())
+
+
+def _after(seconds: Any) -> Any:
+    """So many seconds from now; NULL for never."""
+    return sa.type_coerce(now() + seconds * sa.literal_column("interval '1 second'"), _TIME)
+
+
+def _expiry(idle: Any, max_age_at: Any) -> Any:
+    """`deadlines.expiry` in SQL: LEAST passes over NULLs, as never does not bound."""
+    grid = sa.cast(idle, sa.Double()) / sa.literal_column("20.0")
+    epoch: Any = sa.cast(sa.extract("epoch", now()), sa.Double())
+    idle_at = sa.func.to_timestamp(sa.func.ceil((epoch + idle) / grid) * grid)
+    return sa.func.least(max_age_at, idle_at, type_=_TIME)
+
+
+def _idle() -> Any:
+    return sa.case((S.state == sa.literal_column("'active'"), S.idle_active), else_=S.idle_suspended)
+
+
+def _pushed() -> Any:
+    """The deadline after activity; it never moves down."""
+    return sa.func.greatest(S.expires_at, _expiry(_idle(), S.max_age_at), type_=_TIME)
+
+
+_ACTIVE_NOW = {"last_active_at": sa.func.greatest(S.last_active_at, now(), type_=_TIME), "expires_at": _pushed()}
+_CHANGED_NOW = {"updated_at": now(), "listed_at": _MINUTE}
+_FREE = sa.or_(S.lease_holder.is_(None), S.lease_expires_at.is_(None), S.lease_expires_at <= now())
+_SHOWN = S.deleted_at.is_(None)
+
+
+def _seconds_for(kind: Any, name: str) -> Any:
+    """A kind's seconds out of a map from kind to seconds; a kind that is missing there has the default."""
+    known = sa.cast(p(f"{name}_map", sa.Text()), sa.dialects.postgresql.JSONB)
+    chosen = sa.cast(known.op("->>")(kind), sa.BigInteger())
+    return sa.case((sa.func.jsonb_exists(known, kind), chosen), else_=sa.cast(p(f"{name}_default"), sa.BigInteger()))
+
+
+def _audit(source: Any, trigger: Any, before: Any, after: Any) -> Any:
+    """The audit row that a changed session's row gives."""
+    columns = ["tenant", "session_id", "seq", "trigger_name", "from_state", "to_state", "reason", "actor", "version",
+               "created_at", "txid"]  # fmt: skip
+    chosen = sa.select(
+        source.c.tenant, source.c.session_id, source.c.next_seq - 1, trigger, before, after, p("reason", sa.Text()),
+        p("actor", sa.Text()), source.c.version, now(), transaction_id(),
+    )  # fmt: skip
+    return sa.insert(t.transitions).from_select(columns, chosen).cte("audit")
+
+
+_GIVEN = ("kind", "user_id", "agent_id", "parent_id", "title", "title_folded", "metadata", "config", "phase", "protected",
+          "idle_active", "idle_suspended", "idle_override", "available_at")  # fmt: skip
+
+
+@cache
+def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -> Statement:
+    """Insert the session, its audit row and its state, unless the id is taken."""
+    max_age_at = _after(sa.cast(p("max_age"), sa.BigInteger()))
+    idle = sa.cast(p("idle"), sa.BigInteger())
+    values: dict[str, Any] = {name: p(name, S[name].type) for name in (*_GIVEN, *more, "tenant", "session_id")}
+    values |= {
+        "state": sa.literal_column(f"'{states.INITIAL}'"),
+        "version": sa.literal_column("1"),
+        "next_seq": sa.literal_column("2"),
+        "created_at": now(),
+        "updated_at": now(),
+        "listed_at": _MINUTE,
+        "last_active_at": now(),
+        "ghost_at": _after(sa.cast(p("ghosts"), sa.BigInteger())),
+        "max_age_at": max_age_at,
+        "expires_at": _expiry(idle, max_age_at),
+    }
+    made = (
+        pg_insert(t.sessions)
+        .values(values)
+        .on_conflict_do_nothing(index_elements=["tenant", "session_id"])
+        .returning(*S)
+        .cte("made")
+    )
+    parts = [_audit(made, sa.literal_column("'create'"), sa.null(), made.c.state)]
+    if documents is not None:
+        columns = ["tenant", "session_id", *documents, "version", "saved_at"]
+        chosen = sa.select(
+            made.c.tenant, made.c.session_id, *[p(name, sa.Text()) for name in documents], made.c.version, now()
+        )
+        parts.append(sa.insert(t.session_states).from_select(columns, chosen).cte("written"))
+    return Statement(sa.select(*made.c).add_cte(*parts))
+
+
+def _bind_create(request: r.CreateSession) -> dict[str, Any]:
+    given = {"max_age": request.max_age, "idle": request.idle, "ghosts": request.ghosts, "actor": request.actor}
+    return key(request) | bound({**request.values, **(request.documents or {}), **given, "reason": None})
+
+
+@cache
+def save_statement(
+    documents: tuple[str, ...], append: bool, fields: tuple[str, ...], expected: bool, token: bool
+) -> Statement:
+    """Bump the version of an active session that nobody else holds, and write what is passed."""
+    chosen = sa.update(t.sessions).where(of_key(t.sessions), _SHOWN, is_in(S.state, ("active",)), _FREE)
+    if expected:
+        chosen = chosen.where(S.version == p("expected"))
+    moved = (
+        chosen.values(
+            {
+                "version": S.version + 1,
+                "ghost_at": sa.null(),
+                **{name: p(name, S[name].type) for name in fields},
+                **_CHANGED_NOW,
+                **_ACTIVE_NOW,
+            }
+        )
+        .returning(S.tenant, S.session_id, S.version)
+        .cte("moved")
+    )
+    names = [*documents, *(["conversation"] if append else [])]
+    values = [p(name, sa.Text()) for name in documents] + ([p("append", sa.Text())] if append else [])
+    insert = pg_insert(t.session_states).from_select(
+        ["tenant", "session_id", *names, "version", "saved_at"],
+        sa.select(moved.c.tenant, moved.c.session_id, *values, moved.c.version, now()),
+    )
+    changed: dict[str, Any] = {name: insert.excluded[name] for name in (*documents, "version", "saved_at")}
+    if append:
+        old = t.session_states.c.conversation
+        empty = sa.or_(old.is_(None), old.in_([sa.literal_column("'[]'"), sa.literal_column("'null'")]))
+        longer = (
+            sa.func.left(old, sa.literal_column("-1"), type_=sa.Text())
+            .concat(sa.literal_column("','", sa.Text()))
+            .concat(sa.func.substr(insert.excluded.conversation, sa.literal_column("2"), type_=sa.Text()))
+        )
+        changed["conversation"] = sa.case((empty, insert.excluded.conversation), else_=longer)
+    parts = [insert.on_conflict_do_update(index_elements=["tenant", "session_id"], set_=changed).cte("written")]
+    if token:
+        kept = sa.select(
+            moved.c.tenant, moved.c.session_id, p("token", sa.Text()), p("digest", sa.Text()), moved.c.version, now()
+        )
+        columns = ["tenant", "session_id", "token", "digest", "version", "created_at"]
+        parts.append(sa.insert(t.tokens).from_select(columns, kept).cte("kept"))
+    return Statement(sa.select(moved.c.version).add_cte(*parts))
+
+
+def _save_statement(request: r.SaveState) -> Statement:
+    return save_statement(
+        tuple(request.documents),
+        request.append is not None,
+        tuple(request.fields),
+        request.expected is not None,
+        request.token is not None,
+    )
+
+
+def _bind_save(request: r.SaveState) -> dict[str, Any]:
+    values = {**request.documents, **request.fields, "expected": request.expected, "append": request.append}
+    if request.token is not None:
+        values |= {"token": request.token, "digest": request.digest}
+    return key(request) | bound(values)
+
+
+@cache
+def move_statement(trigger: str, expected: bool) -> Statement:
+    """Lock, compare the state, set the new one, write the audit row."""
+    wanted = states.transition(trigger)
+    target: Any = sa.literal_column(f"'{wanted.target}'")
+    locked = (
+        sa.select(S.tenant, S.session_id, S.state.label("from_state"))
+        .where(of_key(t.sessions), _SHOWN)
+        .with_for_update()
+        .cte("locked")
+    )
+    values: dict[str, Any] = {
+        "state": target,
+        "reason": p("reason", sa.Text()),
+        "version": S.version + 1,
+        "next_seq": S.next_seq + 1,
+        **_CHANGED_NOW,
+        "last_active_at": _ACTIVE_NOW["last_active_at"],
+        "lease_holder": sa.null(),
+        "lease_expires_at": sa.null(),
+        "lease_epoch": S.lease_epoch
+        + sa.case((S.lease_holder.is_not(None), sa.literal_column("1")), else_=sa.literal_column("0")),
+    }
+    if wanted.target in states.TERMINAL:
+        values |= {
+            "ended_at": now(),
+            "prune_at": _after(_seconds_for(S.kind, "retention")),
+            "expires_at": sa.null(),
+            "ghost_at": sa.null(),
+            "available_at": sa.null(),
+        }
+    else:
+        reopened = any(source in states.TERMINAL for source in wanted.sources)
+        max_age_at = _after(_seconds_for(S.kind, "max_age")) if reopened else S.max_age_at
+        idle = S.idle_active if wanted.target == "active" else S.idle_suspended
+        values |= {"ended_at": sa.null(), "prune_at": sa.null(), "expires_at": _expiry(idle, max_age_at)}
+        if reopened:
+            values["max_age_at"] = max_age_at
+    chosen = sa.update(t.sessions).where(
+        S.tenant == locked.c.tenant,
+        S.session_id == locked.c.session_id,
+        is_in(locked.c.from_state, wanted.sources),
+    )
+    if expected:
+        chosen = chosen.where(S.version == p("expected"))
+    moved = chosen.values(values).returning(*S, locked.c.from_state).cte("moved")
+    audit = _audit(moved, sa.literal_column(f"'{trigger}'"), moved.c.from_state, moved.c.state)
+    return Statement(sa.select(*[column for column in moved.c if column.name != "from_state"]).add_cte(audit))
+
+
+def _bind_move(request: r.Move) -> dict[str, Any]:
+    (retention_map, retention), (max_age_map, max_age) = request.retention, request.max_age
+    return {
+        "p_tenant": request.tenant,
+        "p_session_id": request.session_id,
+        "p_reason": request.reason,
+        "p_actor": request.actor,
+        "p_expected": request.expected,
+        "p_retention_map": retention_map,
+        "p_retention_default": retention,
+        "p_max_age_map": max_age_map,
+        "p_max_age_default": max_age,
+    }
+
+
+_LIVE = sa.and_(_SHOWN, is_in(S.state, states.LIVE))
+_TOUCH = Statement(sa.update(t.sessions).where(of_key(t.sessions), _LIVE).values(_ACTIVE_NOW).returning(S.session_id))
+
+
+@cache
+def _touch_many() -> Statement:
+    ids = p("session_ids", _TEXTS)
+    # In key order, so that two batches never wait for each other in a circle.
+    locked = (
+        sa.select(S.tenant, S.session_id)
+        .where(S.tenant == p("tenant"), S.session_id == sa.any_(ids), _LIVE)
+        .order_by(S.tenant, S.session_id)
+        .with_for_update()
+        .cte("locked")
+    )
+    return Statement(
+        sa.update(t.sessions)
+        .where(S.tenant == locked.c.tenant, S.session_id == locked.c.session_id)
+        .values(_ACTIVE_NOW)
+        .returning(S.session_id)
+    )
+
+
+def _bind_touch(request: r.Touch) -> dict[str, Any]:
+    if len(request.session_ids) == 1:
+        return {"p_tenant": request.tenant, "p_session_id": request.session_ids[0]}
+    return {"p_tenant": request.tenant, "p_session_ids": list(request.session_ids)}
+
+
+_MESSAGE = ("message_id", "role", "content", "encoding", "content_folded", "agent_id", "metadata")
+
+
+@cache
+def add_messages_statement(one: bool, auto_title: bool) -> Statement:
+    """Take the next numbers of the session, insert the messages under them."""
+    n = sa.literal_column("1") if one else sa.cast(p("n"), sa.BigInteger())
+    values: dict[str, Any] = {
+        "next_seq": S.next_seq + n,
+        "message_count": S.message_count + n,
+        "last_message_at": now(),
+        "ghost_at": sa.null(),
+        **_CHANGED_NOW,
+        **_ACTIVE_NOW,
+    }
+    if auto_title:
+        untitled = S.title.is_(None)
+        values["title"] = sa.case((untitled, p("title", sa.Text())), else_=S.title)
+        values["title_folded"] = sa.case((untitled, p("title_folded", sa.Text())), else_=S.title_folded)
+    moved = (
+        sa.update(t.sessions)
+        .where(of_key(t.sessions), _LIVE, _FREE)
+        .values(values)
+        .returning(S.tenant, S.session_id, (S.next_seq - n).label("first_seq"), S.last_message_at)
+        .cte("moved")
+    )
+    columns = ["tenant", "session_id", "seq", *_MESSAGE, "created_at"]
+    if one:
+        chosen = sa.select(
+            moved.c.tenant, moved.c.session_id, moved.c.first_seq, *[p(name, sa.Text()) for name in _MESSAGE],
+            moved.c.last_message_at,
+        )  # fmt: skip
+    else:
+        arrays = [p(name, _TEXTS) for name in _MESSAGE]
+        given = sa.func.unnest(*arrays).table_valued(*_MESSAGE, with_ordinality="place", name="given").render_derived()
+        chosen = sa.select(
+            moved.c.tenant, moved.c.session_id, moved.c.first_seq + given.c.place - 1,
+            *[given.c[name] for name in _MESSAGE], moved.c.last_message_at,
+        ).select_from(moved.join(given, sa.true()))  # fmt: skip
+    added = sa.insert(t.messages).from_select(columns, chosen).cte("added")
+    return Statement(sa.select(moved.c.first_seq, moved.c.last_message_at).add_cte(added))
+
+
+def _bind_add(request: r.AddMessages) -> dict[str, Any]:
+    if len(request.messages) == 1:
+        values: dict[str, Any] = dict(request.messages[0])
+    else:
+        values = {name: [message[name] for message in request.messages] for name in _MESSAGE}
+        values["n"] = len(request.messages)
+    if request.auto_title is not None:
+        values["title"], values["title_folded"] = request.auto_title
+    return key(request) | bound(values)
+
+
+def _read_add(request: r.AddMessages, rows: list[dict[str, Any]]) -> Any:
+    if not rows:
+        return None
+    first, at = rows[0]["first_seq"], rows[0]["last_message_at"]
+    return [(first + i, at) for i in range(len(request.messages))]
+
+
+def _first(_request: Any, rows: list[dict[str, Any]]) -> Any:
+    return rows[0] if rows else None
+
+
+def _version(_request: Any, rows: list[dict[str, Any]]) -> Any:
+    return rows[0]["version"] if rows else None
+
+
+def _create_shape(request: r.CreateSession) -> Statement:
+    documents = None if request.documents is None else tuple(request.documents)
+    return create_statement(documents, tuple(name for name in request.values if name not in _GIVEN))
+
+
+SINGLES: dict[type[r.Request], Single] = {
+    r.CreateSession: Single(_create_shape, _bind_create, _first),
+    r.GetSession: Single(lambda request: GET_ANY if request.deleted else GET, key, _first),
+    r.SaveState: Single(_save_statement, _bind_save, _version),
+    r.LoadState: Single(lambda request: load_statement(request.any_state), key, _first),
+    r.Move: Single(lambda request: move_statement(request.trigger, request.expected is not None), _bind_move, _first),
+    r.Touch: Single(
+        lambda request: _TOUCH if len(request.session_ids) == 1 else _touch_many(),
+        _bind_touch,
+        lambda _, rows: [row["session_id"] for row in rows],
+    ),
+    r.AddMessages: Single(
+        lambda request: add_messages_statement(len(request.messages) == 1, request.auto_title is not None),
+        _bind_add,
+        _read_add,
+    ),
+}

@@ -1,0 +1,306 @@
+"""Sweeps: one predicate for each, used by the dry run and repeated by the write."""
+
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from lifecycle import deadlines, states
+from lifecycle.models import tables as t
+from lifecycle.models.types import Timestamp, now
+from lifecycle.operations import requests as r
+from lifecycle.recipes import portable
+from lifecycle.recipes.portable import NOW, Recipe, Row, bound, is_in, of_key, p, setting
+from lifecycle.recipes.statement import Many, Statement
+
+_UNPROTECTED = sa.text("NOT sessions.protected")
+
+
+def _free(columns: Any) -> Any:
+    return sa.or_(
+        columns.lease_holder.is_(None),
+        columns.lease_expires_at.is_(None),
+        columns.lease_expires_at <= p("now", Timestamp()),
+    )
+
+
+def predicate(due: r.Due) -> tuple[sa.Table, Any, Any]:
+    """The table, the condition, and the deadline that orders what is due."""
+    columns = t.sessions.c
+    at, cutoff = p("now", Timestamp()), p("cutoff", Timestamp())
+    if due.sweep == "expire_approvals":
+        table, order = t.approvals, t.approvals.c.expires_at
+        match = [sa.text("session_approvals.state = 'pending'"), order <= at]
+    elif due.sweep == "reap_connections":
+        table, order = t.connections, t.connections.c.beat_at
+        match = [t.connections.c.silent_at <= cutoff, order <= cutoff]
+    else:
+        table = t.sessions
+        match = [_UNPROTECTED, _free(columns)]
+        if due.sweep == "expire_idle":
+            order = columns.expires_at
+            match += [is_in(columns.state, states.LIVE), columns.deleted_at.is_(None), order <= at]
+        elif due.sweep == "delete_ghosts":
+            order = columns.ghost_at
+            saved = sa.select(1).where(
+                t.session_states.c.tenant == columns.tenant, t.session_states.c.session_id == columns.session_id
+            )
+            match += [
+                order <= at,
+                is_in(columns.state, states.LIVE),
+                columns.message_count == 0,
+                columns.deleted_at.is_(None),
+                ~saved.exists(),
+            ]
+        elif due.sweep == "cleanup_stale_sessions":
+            order = columns.listed_at
+            match += [
+                is_in(columns.state, due.states),
+                columns.deleted_at.is_(None),
+                order <= cutoff,
+                columns.last_active_at <= cutoff,
+            ]
+        else:
+            order, more = _finished(due, at, cutoff)
+            match += more
+    if due.tenant is not None:
+        match.append(table.c.tenant == p("tenant"))
+    if due.kind is not None:
+        match.append(columns.kind == p("kind"))
+    if due.where is not None:
+        match.append(due.where)
+    return table, sa.and_(*match), order
+
+
+def _finished(due: r.Due, at: Any, cutoff: Any) -> tuple[Any, list[Any]]:
+    columns = t.sessions.c
+    chosen = is_in(columns.state, due.states)
+    if due.seconds is None:
+        # What is hidden was stamped as it was hidden, whatever its state.
+        return columns.prune_at, [columns.prune_at <= at, sa.or_(chosen, columns.deleted_at.is_not(None))]
+    if set(due.states) <= set(states.TERMINAL):
+        return columns.ended_at, [chosen, columns.ended_at <= cutoff]
+    idle = sa.and_(columns.ended_at.is_(None), columns.last_active_at <= cutoff)
+    return columns.listed_at, [chosen, columns.listed_at <= cutoff, sa.or_(columns.ended_at <= cutoff, idle)]
+
+
+def values_of(due: r.Due, at: datetime) -> Row:
+    """The predicate's parameters at a time."""
+    cutoff = at - timedelta(seconds=due.seconds or 0)
+    return bound({"now": at, "cutoff": cutoff, "tenant": due.tenant, "kind": due.kind})
+
+
+def _shape(due: r.Due) -> tuple[Any, ...]:
+    return due.tenant is not None, due.sweep, due.kind is not None, due.states, due.seconds is not None
+
+
+def _due_of(shape: tuple[Any, ...]) -> r.Due:
+    tenant, sweep, kind, chosen, seconds = shape
+    return r.Due("" if tenant else None, sweep, "" if kind else None, chosen, 1 if seconds else None)
+
+
+def _count(due: r.Due) -> Statement:
+    table, match, order = predicate(due)
+    oldest = sa.func.min(order, type_=Timestamp()).label("oldest")
+    return Statement(sa.select(sa.func.count().label("n"), oldest).select_from(table).where(match))
+
+
+def _oldest(due: r.Due) -> Statement:
+    table, match, order = predicate(due)
+    return Statement(sa.select(order.label("oldest")).select_from(table).where(match).order_by(order).limit(1))
+
+
+def _batch(due: r.Due) -> Statement:
+    table, match, order = predicate(due)
+    chosen = sa.select(*table.c).where(match).order_by(order).limit(p("limit", sa.Integer()))
+    return Statement(chosen.with_for_update(skip_locked=True) if table is t.sessions else chosen)
+
+
+_KEPT = {make: cache(lambda shape, make=make: make(_due_of(shape))) for make in (_count, _oldest, _batch)}
+
+
+def statement(make: Any, due: r.Due) -> Statement:
+    """The statement for a sweep, kept unless the caller has a condition of its own."""
+    found: Statement = make(due) if due.where is not None else _KEPT[make](_shape(due))
+    return found
+
+
+def count_due(request: r.CountDue) -> Recipe:
+    """Count with the sweep's own predicate."""
+    (clock,) = yield NOW, {}
+    (row,) = yield statement(_count, request.due), values_of(request.due, clock["now"])
+    return row["n"], row["oldest"], clock["now"]
+
+
+def oldest_due(request: r.OldestDue) -> Recipe:
+    """Read the oldest deadline that is due."""
+    (clock,) = yield NOW, {}
+    found = yield statement(_oldest, request.due), values_of(request.due, clock["now"])
+    return (found[0]["oldest"] if found else None), clock["now"]
+
+
+def sweep_batch(request: r.SweepBatch) -> Recipe:
+    """Lock what is due, passing over what others hold, and act on it."""
+    (clock,) = yield NOW, {}
+    at = clock["now"]
+    found = yield statement(_batch, request.due), values_of(request.due, at) | {"p_limit": request.limit}
+    if not found:
+        return []
+    match request.due.sweep:
+        case "expire_idle":
+            yield from finish(found, at, request, "expire")
+        case "cleanup_stale_sessions":
+            yield from finish(found, at, request, "end")
+        case "expire_approvals":
+            return (yield from _expire_approvals(found, request))
+        case "reap_connections":
+            yield Many(_REAP, [_reap_key(row) | values_of(request.due, at) for row in found])
+        case _:
+            yield from portable.drop([row | {"now": at} for row in found], request)
+    return [row["session_id"] for row in found]
+
+
+def finish(found: list[Row], at: datetime, request: r.SweepBatch, trigger: str) -> Recipe:
+    """Move locked sessions to a terminal state, with an audit row each."""
+    target = states.transition(trigger).target
+    updates: list[Row] = []
+    audits: list[Row] = []
+    set_ = audit = NOW
+    for row in found:
+        row["now"] = at
+        fired = r.Move(
+            row["tenant"], row["session_id"], trigger, request.reason, request.actor, request.retention, ("{}", None)
+        )
+        values = portable.moved_columns(row, fired, target)
+        set_, sent = setting(t.sessions, {"tenant": row["tenant"], "session_id": row["session_id"]}, values)
+        updates.append(sent)
+        audit, logged = portable._audit(  # noqa: SLF001 - the same audit row as a transition's
+            row,
+            row["next_seq"],
+            trigger,
+            row["state"],
+            target,
+            values["version"],
+            reason=request.reason,
+            actor=request.actor,
+        )
+        audits.append(logged)
+    yield Many(set_, updates)
+    yield Many(audit, audits)
+
+
+_REAP = Statement(
+    sa.delete(t.connections).where(
+        of_key(t.connections),
+        t.connections.c.connection_id == p("connection_id"),
+        t.connections.c.beat_at <= p("cutoff", Timestamp()),
+    )
+)
+
+
+def _reap_key(row: Row) -> Row:
+    return bound({name: row[name] for name in ("tenant", "session_id", "connection_id")})
+
+
+def _expire_approvals(found: list[Row], request: r.SweepBatch) -> Recipe:
+    expired = []
+    for seen in sorted(found, key=lambda row: (row["tenant"], row["session_id"], row["approval_id"])):
+        # The session first, then the approval: the order in which every call locks them.
+        own = {"p_tenant": seen["tenant"], "p_session_id": seen["session_id"]}
+        locked = yield portable.LOCK, own
+        if not locked:
+            continue
+        row = locked[0]
+        fresh = yield portable._APPROVAL, own | {"p_approval_id": seen["approval_id"]}  # noqa: SLF001 - the same lock
+        if fresh and fresh[0]["state"] == "pending":
+            yield from portable._decide(row, fresh[0], "expired", request.actor, request.reason)  # noqa: SLF001
+            expired.append(seen["session_id"])
+    return expired
+
+
+_TRIM = {
+    "tombstones": (t.transitions, ("id",), t.transitions.c.to_state.is_(None)),
+    "tokens": (t.tokens, ("tenant", "session_id", "token"), sa.true()),
+}
+
+
+@cache
+def _trim_statements(name: str) -> tuple[Statement, Statement]:
+    table, columns, more = _TRIM[name]
+    keys = [table.c[column] for column in columns]
+    old = (
+        sa.select(*keys)
+        .where(more, table.c.created_at <= p("cutoff", Timestamp()))
+        .order_by(table.c.created_at)
+        .limit(p("limit", sa.Integer()))
+    )
+    return Statement(old), Statement(
+        sa.delete(table).where(*[column == p(column.name, column.type) for column in keys])
+    )
+
+
+def trim(request: r.Trim) -> Recipe:
+    """Remove what is older than it is kept."""
+    (clock,) = yield NOW, {}
+    old, drop = _trim_statements(request.table)
+    cutoff = clock["now"] - timedelta(seconds=request.older_than)
+    found = yield old, bound({"cutoff": cutoff, "limit": request.limit})
+    if found:
+        yield Many(drop, [bound(row) for row in found])
+    return len(found)
+
+
+@cache
+def _walk(tenant: bool) -> Statement:
+    columns = t.sessions.c
+    past = sa.or_(
+        columns.tenant > p("after_tenant"),
+        sa.and_(columns.tenant == p("after_tenant"), columns.session_id > p("after_id")),
+    )
+    chosen = sa.select(*columns, now().label("now")).where(past)
+    if tenant:
+        chosen = chosen.where(columns.tenant == p("tenant"))
+    return Statement(
+        chosen.order_by(columns.tenant, columns.session_id).limit(p("limit", sa.Integer())).with_for_update()
+    )
+
+
+def restamp(request: r.Restamp) -> Recipe:
+    """Reckon the deadlines of a batch anew."""
+    found = yield (
+        _walk(request.tenant is not None),
+        bound({
+            "tenant": request.tenant, "after_tenant": request.after[0], "after_id": request.after[1],
+            "limit": request.limit,
+        }),
+    )  # fmt: skip
+    changed: list[tuple[Row, Row]] = []
+    for row in found:
+        values = _stamped(row, request.policies.for_kind(row["kind"]))
+        if any(row[name] != value for name, value in values.items()):
+            changed.append((row, values))
+    if changed and not request.dry_run:
+        sets = [
+            setting(t.sessions, {"tenant": row["tenant"], "session_id": row["session_id"]}, v) for row, v in changed
+        ]
+        yield Many(sets[0][0], [values for _, values in sets])
+    last = (found[-1]["tenant"], found[-1]["session_id"]) if len(found) == request.limit else None
+    return last, len(changed)
+
+
+def _stamped(row: Row, policy: Any) -> Row:
+    idle_active = row["idle_active"] if row["idle_override"] else policy.idle_active
+    values: Row = {
+        "idle_active": idle_active,
+        "idle_suspended": policy.idle_suspended,
+        "max_age_at": deadlines.later(row["created_at"], policy.max_age),
+    }
+    if row["state"] in states.LIVE:
+        idle = idle_active if row["state"] == "active" else policy.idle_suspended
+        values["expires_at"] = deadlines.expiry(row["last_active_at"], idle, values["max_age_at"])
+        values["prune_at"] = row["prune_at"]
+    else:
+        values["expires_at"] = None
+        values["prune_at"] = deadlines.later(row["ended_at"], policy.retention(row["state"]))
+    return values
