@@ -1,0 +1,101 @@
+"""`lifecycle db`: the schema of the database."""
+
+import json
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from lifecycle import migrate, search_index
+from lifecycle.settings import Settings, load_settings
+
+app = typer.Typer(name="db", help="The database's schema and search index.", no_args_is_help=True)
+
+UrlOption = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="The database.  [default: database.url of the configuration]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Switch(StrEnum):
+    """On or off."""
+
+    ON = "on"
+    OFF = "off"
+
+
+@app.command()
+def upgrade(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
+    """Bring the database to this release; does nothing when it is there. Safe to run several times at once."""
+    where = _url(ctx, url)
+    before = migrate.current(where)
+    migrate.upgrade(where)
+    after = migrate.current(where)
+    text = f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}"
+    _show({"before": before, "after": after, "changed": before != after}, text, as_json=as_json)
+
+
+@app.command()
+def downgrade(
+    ctx: typer.Context,
+    revision: Annotated[str, typer.Argument(help="A revision, -1 for the one before, or base for no tables at all.")],
+    url: UrlOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Take the database back to an earlier revision. The data in the tables this drops is lost."""
+    where = _url(ctx, url)
+    before = migrate.current(where)
+    migrate.downgrade(where, revision)
+    after = migrate.current(where)
+    text = f"downgraded from {before or 'nothing'} to {after or 'nothing'}"
+    _show({"before": before, "after": after, "changed": before != after}, text, as_json=as_json)
+
+
+@app.command()
+def check(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
+    """Fail, and say what to do, unless the database has the schema of this release."""
+    migrate.check(_url(ctx, url))
+    _show({"revision": migrate.head(), "ok": True}, f"at revision {migrate.head()}, as it should be", as_json=as_json)
+
+
+@app.command()
+def sql(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
+    """Print the SQL that creates the schema on this kind of database, without connecting to it."""
+    text = migrate.sql(_url(ctx, url))
+    _show({"sql": text}, text.rstrip(), as_json=as_json)
+
+
+@app.command()
+def current(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
+    """Print the revision that the database is at, and that of this release."""
+    at = migrate.current(_url(ctx, url))
+    _show(
+        {"current": at, "head": migrate.head()}, f"{at or 'nothing'} (this release: {migrate.head()})", as_json=as_json
+    )
+
+
+@app.command("search-index")
+def set_search_index(
+    ctx: typer.Context,
+    switch: Annotated[Switch, typer.Argument(help="on builds the index, off drops it.")],
+    url: UrlOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Build or drop the search index on messages, and say what it costs."""
+    report = search_index.set_search_index(_url(ctx, url), switch is Switch.ON)
+    done = switch.value if report["changed"] else f"already {switch.value}"
+    text = f"search index {done}: {report['bytes']:,} bytes, {report['seconds']} s; {report['cost']}"
+    _show(report, text, as_json=as_json)
+
+
+def _url(ctx: typer.Context, url: str | None) -> str:
+    if url is not None:
+        return url
+    settings = ctx.obj.get("settings") if isinstance(ctx.obj, dict) else None
+    return (settings if isinstance(settings, Settings) else load_settings()).database.url
+
+
+def _show(report: dict[str, Any], text: str, *, as_json: bool) -> None:
+    print(json.dumps(report) if as_json else text)

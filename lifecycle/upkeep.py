@@ -1,0 +1,269 @@
+"""Upkeep: the cleanup jobs of a process, ticking in the background and doing their work in batches."""
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from lifecycle.errors import InvalidArgument, StorageUnavailable
+from lifecycle.log import get_logger, mask_passwords
+from lifecycle.settings import JobSettings, ReapJobSettings
+
+if TYPE_CHECKING:
+    from lifecycle.manager.blocking import SessionManager
+
+log = get_logger(__name__)
+
+# A job's lease outlives its budget by so much: the batch that is under way when the time is up.
+_GRACE_SECONDS: Final = 60
+_LONGEST_WAIT: Final = 60.0
+_LATE_SECONDS: Final = 3600
+_LARGEST_BATCH: Final = 10_000
+_ID_CHARS: Final = 255
+
+
+def incarnation(name: str | None = None) -> str:
+    """An id for this run of this process: a name or the host's, the process id, and something that never recurs."""
+    end = f":{os.getpid()}:{secrets.token_hex(4)}"
+    return (name or socket.gethostname())[: _ID_CHARS - len(end)] + end
+
+
+class Outage:
+    """Whether the database answers, as all who use it in this process find; says so once when that changes."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._since: float | None = None
+        self._until = 0.0
+        self.delay = 0.0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it is too early to try again."""
+        return time.monotonic() < self._until
+
+    def failed(self, error: StorageUnavailable, began: float) -> None:
+        """Note that what began then found no database; the wait doubles, once for all that failed together."""
+        with self._guard:
+            first = self._since is None
+            if first:
+                self._since, self.delay = time.monotonic(), 0.0
+            if began >= self._until:
+                self.delay = min(_LONGEST_WAIT, self.delay * 2 or 1.0)
+                self._until = time.monotonic() + self.delay
+        if first:
+            log.warning("database_unavailable", error=mask_passwords(str(error)))
+
+    def worked(self, began: float) -> None:
+        """Note that what began then found the database."""
+        with self._guard:
+            if self._since is None or began < self._since:
+                return
+            seconds, self._since, self._until = time.monotonic() - self._since, None, 0.0
+        log.info("database_recovered", seconds=round(seconds, 3))
+
+
+class Upkeep:
+    """Runs the cleanup jobs that `settings.worker.jobs` enables, for the tenant of the manager or for all.
+
+    Any number of processes may do so: a job's slot is leased by one at a time. With several `slices`, so many workers
+    share the job, each passing over what another has locked.
+    """
+
+    def __init__(self, manager: "SessionManager", *, holder: str | None = None) -> None:
+        self.manager = manager
+        self.holder = holder or incarnation()
+        self.outage = Outage()
+        self._jobs: dict[str, JobSettings] = manager.settings.worker.jobs.by_name()
+        self._locks = {name: threading.Lock() for name in self._jobs}
+        self._sizes = {name: min(job.batch, _LARGEST_BATCH) for name, job in self._jobs.items()}
+        self._stopping = threading.Event()
+        self._changed = threading.Condition()
+        self._running: dict[str, tuple[float, int]] = {}
+        self._scheduler: Any = None
+
+    @property
+    def enabled(self) -> list[str]:
+        """The names of the jobs that tick."""
+        return [name for name, job in self._jobs.items() if job.enabled]
+
+    def start(self) -> None:
+        """Begin to tick: a job with an interval at once, one with a cron line at its next time."""
+        if self._scheduler is not None:
+            return
+        self._stopping.clear()
+        scheduler = BackgroundScheduler(
+            timezone=UTC,
+            executors={"default": ThreadPoolExecutor(max(1, len(self.enabled)))},
+            job_defaults={"max_instances": 1, "coalesce": True},
+            daemon=True,
+        )
+        scheduler.add_listener(self._noticed, EVENT_JOB_MISSED | EVENT_JOB_ERROR | EVENT_JOB_MAX_INSTANCES)
+        for name in self.enabled:
+            job = self._jobs[name]
+            if job.cron is not None:
+                when: dict[str, Any] = {"trigger": CronTrigger.from_crontab(job.cron, timezone=UTC)}
+            else:
+                when = {
+                    "trigger": IntervalTrigger(seconds=job.every, timezone=UTC),
+                    "next_run_time": datetime.now(UTC),
+                }
+            late = job.every or _LATE_SECONDS
+            scheduler.add_job(self._tick, args=(name,), id=name, misfire_grace_time=late, **when)
+        scheduler.start()
+        self._scheduler = scheduler
+
+    def stop(self, timeout: float | None = None) -> bool:
+        """Stop ticking and wait for the batches under way, for `timeout` seconds at most; whether they ended."""
+        self._stopping.set()
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            scheduler.shutdown(wait=False)
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._running, timeout)
+
+    def run_job(self, name: str) -> dict[str, Any] | None:
+        """Run one job now, enabled or not, behind a run of it that is under way in this process.
+
+        What it did, or None while other workers are at it. Raises `StorageUnavailable` and what else a sweep raises.
+        """
+        if name not in self._locks:
+            raise InvalidArgument(f"name: {name!r} is no job; there are {', '.join(self._locks)}")
+        with self._locks[name], self._noted(name):
+            return self._leased(name)
+
+    def longest_run(self) -> tuple[str, float, str] | None:
+        """The job that has been running longest, for how many seconds, and where its thread stands."""
+        with self._changed:
+            if not self._running:
+                return None
+            name, (began, thread) = min(self._running.items(), key=lambda item: item[1][0])
+        frame = sys._current_frames().get(thread)  # noqa: SLF001 -- the only way to another thread's stack
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        return name, time.monotonic() - began, stack
+
+    def _tick(self, name: str) -> None:
+        if self._stopping.is_set():
+            return
+        if self.outage.waiting:
+            log.debug("sweep_skipped", sweep=name, reason="the database is unavailable")
+            return
+        began = time.monotonic()
+        try:
+            self.run_job(name)
+        except StorageUnavailable as error:
+            self.outage.failed(error, began)
+        except Exception as error:
+            log.exception("sweep_failed", sweep=name, error=_described(error))
+        else:
+            self.outage.worked(began)
+
+    @contextmanager
+    def _noted(self, name: str) -> Iterator[None]:
+        with self._changed:
+            self._running[name] = time.monotonic(), threading.get_ident()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._running[name]
+                self._changed.notify_all()
+
+    def _leased(self, name: str) -> dict[str, Any] | None:
+        job, row = self._jobs[name], self._row(name)
+        for slot in range(job.slices):
+            term = self.manager.take_job(row, holder=self.holder, ttl=int(job.budget + _GRACE_SECONDS), slice_no=slot)
+            if term is not None:
+                break
+        else:
+            log.debug("sweep_skipped", sweep=name, reason="another worker has it")
+            return None
+        done: dict[str, Any] = {"sweep": name, "count": 0, "batches": 0, "complete": False}
+        lease: dict[str, Any] = {"holder": self.holder, "term": term, "slice_no": slot}
+        try:
+            self._sweep(name, job, done)
+        except Exception as error:
+            # The database may be what failed: then the lease runs out by itself.
+            with suppress(Exception):
+                self.manager.end_job(row, **lease, error=_described(error))
+            raise
+        finally:
+            (log.info if done["count"] or done.get("trimmed") else log.debug)("sweep_done", **done)
+        self.manager.end_job(row, **lease, result=json.dumps(done))
+        return done
+
+    def _sweep(self, name: str, job: JobSettings, done: dict[str, Any]) -> None:
+        began = time.monotonic()
+
+        def goes_on() -> bool:
+            done["seconds"] = round(time.monotonic() - began, 6)
+            return done["seconds"] < job.budget and not self._stopping.wait(job.pause)
+
+        while True:
+            report = self._batch(name, job)
+            if report is not None:
+                if "oldest_due" not in done:
+                    done["oldest_due"] = report.oldest_due.isoformat() if report.oldest_due else None
+                    done["backlog_age"] = report.backlog_age
+                done["count"] += report.count
+                done["batches"] += report.batches
+                done["complete"] = report.complete
+            if not goes_on() or done["complete"]:
+                break
+        if done["complete"]:
+            self._sizes[name] = min(job.batch, _LARGEST_BATCH)
+        if name == "prune_sessions" and not self._stopping.is_set():
+            done["trimmed"], size = 0, self._sizes[name]
+            while True:
+                removed = self.manager.trim(batch=size, budget=0.0)
+                done["trimmed"] += removed
+                if not goes_on() or removed < size:
+                    break
+
+    def _batch(self, name: str, job: JobSettings) -> Any:
+        """One batch's report; None when it took too long, so that the next is a smaller one."""
+        more = {"silent_for": job.silent_for} if isinstance(job, ReapJobSettings) else {}
+        size = self._sizes[name]
+        try:
+            return getattr(self.manager, name)(batch=size, budget=0.0, **more)
+        except StorageUnavailable as error:
+            if size == 1 or "statement_timeout" not in str(error):
+                raise
+        self._sizes[name] = max(1, size // 4)
+        log.warning("sweep_batch_reduced", sweep=name, batch=self._sizes[name])
+        return None
+
+    def _row(self, name: str) -> str:
+        """The job's name in `worker_jobs`: other tenants' managers sweep other sessions, under leases of their own."""
+        scope = self.manager._context.tenant_or_all  # noqa: SLF001 -- built on the manager's own scope
+        if not scope:
+            return name
+        row = f"{name}:{scope}"
+        return row if len(row) <= _ID_CHARS else f"{name}:{hashlib.sha256(scope.encode()).hexdigest()}"
+
+    def _noticed(self, event: Any) -> None:
+        if event.code == EVENT_JOB_MISSED:
+            log.warning("sweep_missed", sweep=event.job_id, due=event.scheduled_run_time.isoformat())
+        elif event.code == EVENT_JOB_MAX_INSTANCES:
+            log.debug("sweep_skipped", sweep=event.job_id, reason="its last run is still under way")
+        else:
+            log.error("sweep_failed", sweep=event.job_id, error=_described(event.exception))
+
+
+def _described(error: BaseException) -> str:
+    return mask_passwords(f"{type(error).__name__}: {error}")
