@@ -1,0 +1,189 @@
+"""The databases that tests run on.
+
+`database_url` gives a test a fresh, empty database of every kind in turn, `migrated_url` one with the schema in place.
+Servers start when the first test of a worker process asks for them. A server that this machine does not have skips the
+tests that need it, or fails them when LIFECYCLE_TESTS_REQUIRE_SERVERS=1 says that it should be there.
+"""
+
+import contextlib
+import os
+import sqlite3
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import MariaDBServer, PostgresServer, ServerUnavailable, find_mariadb, find_postgres
+
+DATABASES = ("sqlite", "postgresql", "postgresql15", "mariadb")
+
+# These servers are never meant to survive the machine, only their own crashes, and fsync does nothing for that.
+# Commits are as synchronous as ever.
+POSTGRES_SETTINGS = {"fsync": "off", "full_page_writes": "off"}
+MARIADB_SETTINGS = {"innodb_flush_log_at_trx_commit": "2", "innodb_flush_method": "nosync"}
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The newest PostgreSQL, shared by the tests of a worker process; a test that hurts a server starts its own."""
+    with PostgresServer(_found(lambda: find_postgres(18)), settings=POSTGRES_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres15_server() -> Iterator[PostgresServer]:
+    """The oldest supported PostgreSQL, shared by the tests of a worker process."""
+    with PostgresServer(_found(lambda: find_postgres(15)), settings=POSTGRES_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """MariaDB, shared by the tests of a worker process."""
+    with MariaDBServer(_found(find_mariadb), settings=MARIADB_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'lifecycle.db'}"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database on the newest PostgreSQL."""
+    with _postgres_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres15_url(postgres15_server: PostgresServer) -> Iterator[str]:
+    """The URL of an empty database on the oldest supported PostgreSQL."""
+    with _postgres_database(postgres15_server) as url:
+        yield url
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    """The URL of an empty database on MariaDB."""
+    name = _fresh_name()
+    yield mariadb_server.create_database(name)
+    mariadb_server.drop_database(name)
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty database, of each kind in turn."""
+    fixtures = {
+        "sqlite": "sqlite_url",
+        "postgresql": "postgres_url",
+        "postgresql15": "postgres15_url",
+        "mariadb": "mariadb_url",
+    }
+    return str(request.getfixturevalue(fixtures[request.param]))
+
+
+@pytest.fixture
+def migrated_sqlite_url(migrated_sqlite_file: Path, sqlite_url: str) -> str:
+    """The URL of a SQLite database with the schema in place."""
+    with (
+        contextlib.closing(sqlite3.connect(migrated_sqlite_file)) as migrated,
+        contextlib.closing(sqlite3.connect(sqlite_url.removeprefix("sqlite:///"))) as copy,
+    ):
+        migrated.backup(copy)
+    return sqlite_url
+
+
+@pytest.fixture
+def migrated_postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
+    """The URL of a database with the schema in place on the newest PostgreSQL."""
+    with _postgres_database(postgres_server, template=postgres_template) as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_postgres15_url(postgres15_server: PostgresServer, postgres15_template: str) -> Iterator[str]:
+    """The URL of a database with the schema in place on the oldest supported PostgreSQL."""
+    with _postgres_database(postgres15_server, template=postgres15_template) as url:
+        yield url
+
+
+@pytest.fixture
+def migrated_mariadb_url(mariadb_server: MariaDBServer, mariadb_migrated: str) -> str:
+    """The URL of a database with the schema in place on MariaDB: one per worker process, emptied for every test."""
+    mariadb_server.empty_database(mariadb_migrated, keep="alembic_version")
+    return mariadb_server.url(mariadb_migrated)
+
+
+@pytest.fixture(params=DATABASES)
+def migrated_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a database with the schema in place and no rows, of each kind in turn."""
+    fixtures = {
+        "sqlite": "migrated_sqlite_url",
+        "postgresql": "migrated_postgres_url",
+        "postgresql15": "migrated_postgres15_url",
+        "mariadb": "migrated_mariadb_url",
+    }
+    return str(request.getfixturevalue(fixtures[request.param]))
+
+
+@pytest.fixture(scope="session")
+def migrated_sqlite_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the schema in place, to be copied."""
+    file = tmp_path_factory.mktemp("migrated") / "lifecycle.db"
+    _migrate(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: PostgresServer) -> str:
+    """The name of a database with the schema in place on the newest PostgreSQL, to be copied."""
+    return _postgres_template(postgres_server)
+
+
+@pytest.fixture(scope="session")
+def postgres15_template(postgres15_server: PostgresServer) -> str:
+    """The name of a database with the schema in place on the oldest supported PostgreSQL, to be copied."""
+    return _postgres_template(postgres15_server)
+
+
+@pytest.fixture(scope="session")
+def mariadb_migrated(mariadb_server: MariaDBServer) -> str:
+    """The name of a database with the schema in place on MariaDB, to be emptied for every test."""
+    name = "migrated"
+    _migrate(mariadb_server.create_database(name))
+    return name
+
+
+def _found(find: Callable[[], Path]) -> Path:
+    try:
+        return find()
+    except ServerUnavailable as reason:
+        if os.environ.get("LIFECYCLE_TESTS_REQUIRE_SERVERS") == "1":
+            pytest.fail(str(reason), pytrace=False)
+        pytest.skip(str(reason))
+
+
+@contextlib.contextmanager
+def _postgres_database(server: PostgresServer, template: str | None = None) -> Iterator[str]:
+    name = _fresh_name()
+    yield server.create_database(name, template=template)
+    server.drop_database(name)
+
+
+def _postgres_template(server: PostgresServer) -> str:
+    name = "migrated"
+    _migrate(server.create_database(name))
+    return name
+
+
+def _fresh_name() -> str:
+    return f"test_{uuid.uuid4().hex}"
+
+
+def _migrate(url: str) -> None:
+    from lifecycle import migrate  # tests without a database do without Alembic
+
+    migrate.upgrade(url)
