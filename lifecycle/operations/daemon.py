@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lifecycle.errors import InvalidArgument
 from lifecycle.operations.context import Context, check_text
 from lifecycle.operations.requests import BeatWorker, EndJob, ListWorkers, TakeJob
 from lifecycle.operations.typing import Steps
@@ -52,4 +53,6 @@ def end_job(
 
 def _name(value: str, name: str) -> str:
     # The column's width: `limits.id_chars` bounds what users choose, not these.
+    if not value:
+        raise InvalidArgument(f"{name} must not be empty")
     return check_text(value, name, 255)

@@ -308,7 +308,7 @@ def test_locked_sqlite_file_is_waited_for(sqlite_url: str, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("outer", [False, True])
-def test_database_in_memory(outer: bool) -> None:  # noqa: FBT001 -- parametrized
+def test_database_in_memory(outer: bool) -> None:
     """A database in memory is upgraded on its live connection, in the caller's transaction if there is one."""
     engine = sa.create_engine("sqlite://", poolclass=sa.StaticPool)
     with engine.connect() as connection:
