@@ -30,6 +30,7 @@ class ThreadedDriver:
 
     async def run(self, operation: Steps[T]) -> T:
         """Run one operation to its end."""
+        self.driver.check_process()
         loop = asyncio.get_running_loop()
         bridged = _bridge(operation, loop)
         return await loop.run_in_executor(self._executor, functools.partial(self.driver.run, bridged))

@@ -4,7 +4,7 @@ from typing import Any
 
 from lifecycle.errors import InvalidArgument
 from lifecycle.operations.context import Context, check_text
-from lifecycle.operations.requests import BeatWorker, EndJob, ListWorkers, TakeJob
+from lifecycle.operations.requests import BeatWorker, DuplicateKey, EndJob, ListWorkers, TakeJob
 from lifecycle.operations.typing import Steps
 
 
@@ -32,7 +32,11 @@ def list_workers(context: Context) -> Steps[dict[str, list[dict[str, Any]]]]:
 def take_job(context: Context, job: str, *, holder: str, ttl: int, slice_no: int = 0) -> Steps[int | None]:
     """Lease a slice of a job for `ttl` seconds: the term, one higher than the last, or None while another holds it."""
     del context
-    term: int | None = yield TakeJob(_name(job, "job"), slice_no, holder, ttl)
+    request = TakeJob(_name(job, "job"), slice_no, holder, ttl)
+    try:
+        term: int | None = yield request
+    except DuplicateKey:  # another process made the job's row between our look and our insert
+        term = yield request
     return term
 
 

@@ -12,6 +12,7 @@ from lifecycle.operations.refusal import explain
 from lifecycle.operations.requests import (
     BeatConnection,
     CloseConnection,
+    DuplicateKey,
     ListApprovals,
     ListConnections,
     OpenConnection,
@@ -47,7 +48,11 @@ def request_approval(
         "details": None if details is None else context.document(details, "details"),
         "requested_by": context.check_short(requested_by, "requested_by"),
     }
-    row = yield RequestApproval(context.tenant, session_id, values, _duration(expires_in, "expires_in"), bool(suspend))
+    request = RequestApproval(context.tenant, session_id, values, _duration(expires_in, "expires_in"), bool(suspend))
+    try:
+        row = yield request
+    except DuplicateKey as error:
+        raise InvalidArgument(f"approval_id: {values['approval_id']!r} is taken in this session") from error
     if row is None:
         yield from explain(context, session_id, "request an approval for", needs=states.LIVE)
     return rows.approval(row)

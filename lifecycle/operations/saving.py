@@ -165,9 +165,13 @@ def fork_session(
     """
     session_id = context.check_id(session_id)
     target = uuid7() if new_id is None else context.check_id(new_id, "new_id")
-    row = yield ForkSession(
+    fork = ForkSession(
         context.tenant, session_id, target, checkpoint, context.check_short(actor, "actor"), context.policies
     )
+    try:
+        row = yield fork
+    except DuplicateKey:
+        row = None
     if row is None:
         raise SessionExists(target)
     if row == 0:

@@ -23,6 +23,7 @@ from lifecycle.operations.context import Context, check_count, check_text
 from lifecycle.operations.requests import (
     CreateSession,
     DeleteSessions,
+    DuplicateKey,
     GetHistory,
     GetSession,
     GetStats,
@@ -82,7 +83,7 @@ def create_session(
         available_at=available_at,
         actor=actor,
     )
-    row = yield request
+    row = yield from _create(request)
     if row is None:
         raise SessionExists(request.session_id)
     return rows.session(row)
@@ -98,7 +99,7 @@ def open_session(context_: Context, /, session_id: str, **values: Any) -> Steps[
     for _ in range(10):
         row = yield GetSession(tenant, request.session_id)
         if row is None:
-            row = yield request
+            row = yield from _create(request)
         if row is not None:
             return rows.session(row)
         hidden = yield GetSession(tenant, request.session_id, deleted=True)
@@ -299,6 +300,15 @@ def get_stats(context: Context) -> Steps[Stats]:
     """Totals: by state, kind and agent, messages, age of what is due to expire, sizes in bytes."""
     values = yield GetStats(context.tenant_or_all)
     return Stats.of(values)
+
+
+def _create(request: CreateSession) -> Steps[Row | None]:
+    """Make the session; None when somebody else has, be it between our look and our insert."""
+    try:
+        row: Row | None = yield request
+    except DuplicateKey:
+        return None
+    return row
 
 
 def _creation(
