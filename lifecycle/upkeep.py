@@ -193,6 +193,7 @@ class Upkeep:
         else:
             log.debug("sweep_skipped", sweep=name, reason="another worker has it")
             return None
+        began = time.monotonic()
         done: dict[str, Any] = {"sweep": name, "count": 0, "batches": 0, "complete": False}
         lease: dict[str, Any] = {"holder": self.holder, "term": term, "slice_no": slot}
         try:
@@ -203,6 +204,7 @@ class Upkeep:
                 self.manager.end_job(row, **lease, error=_described(error))
             raise
         finally:
+            done["seconds"] = round(time.monotonic() - began, 6)
             (log.info if done["count"] or done.get("trimmed") else log.debug)("sweep_done", **done)
         self.manager.end_job(row, **lease, result=json.dumps(done))
         return done
@@ -211,8 +213,7 @@ class Upkeep:
         began = time.monotonic()
 
         def goes_on() -> bool:
-            done["seconds"] = round(time.monotonic() - began, 6)
-            return done["seconds"] < job.budget and not self._stopping.wait(job.pause)
+            return time.monotonic() - began < job.budget and not self._stopping.wait(job.pause)
 
         while True:
             report = self._batch(name, job)
@@ -223,7 +224,7 @@ class Upkeep:
                 done["count"] += report.count
                 done["batches"] += report.batches
                 done["complete"] = report.complete
-            if not goes_on() or done["complete"]:
+            if done["complete"] or not goes_on():
                 break
         if done["complete"]:
             self._sizes[name] = min(job.batch, _LARGEST_BATCH)
@@ -232,7 +233,7 @@ class Upkeep:
             while True:
                 removed = self.manager.trim(batch=size, budget=0.0)
                 done["trimmed"] += removed
-                if not goes_on() or removed < size:
+                if removed < size or not goes_on():
                     break
 
     def _batch(self, name: str, job: JobSettings) -> Any:

@@ -25,6 +25,7 @@ WATCHDOG_EXPIRED: Final = 70
 
 # A worker that was silent for so many of its heartbeats is dead.
 _DEAD_AFTER: Final = 10
+_TURN_SECONDS: Final = 0.5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -52,6 +53,7 @@ class Daemon:
         # A signal handler may put into this queue whatever it interrupted; an Event's lock it might find taken.
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._asked = False
+        self._state = "running"
         self._ended = threading.Event()
 
     def stop(self) -> None:
@@ -85,10 +87,13 @@ class Daemon:
             jobs=upkeep.enabled,
         )  # fmt: skip
 
-        reason = self._requests.get()
-        began = time.monotonic()
+        reason = self._asked_to_stop(None) or ""
+        began, self._state = time.monotonic(), "stopping"
         log.info("worker_stopping", worker_id=self.worker_id, reason=reason)
-        drained = upkeep.stop(self.settings.worker.drain_timeout)
+        end = began + self.settings.worker.drain_timeout
+        # In turns, as a second signal may come just as a wait begins.
+        while not (drained := upkeep.stop(_TURN_SECONDS)) and time.monotonic() < end:
+            pass
         self._ended.set()
         threads[0].join(self.settings.worker.drain_timeout)
         if drained:
@@ -111,16 +116,27 @@ class Daemon:
                     manager.setup()
                 elif not urls.is_memory(url):
                     migrate.check(url)
-                self._beat(manager, "running")
+                self._beat(manager, self._state)
             except StorageUnavailable as error:
                 upkeep.outage.failed(error, began)
             else:
                 upkeep.outage.worked(began)
                 return True
-            with contextlib.suppress(queue.Empty):
-                reason = self._requests.get(timeout=upkeep.outage.delay)
+            reason = self._asked_to_stop(upkeep.outage.delay)
+            if reason is not None:
                 log.info("worker_stopping", worker_id=self.worker_id, reason=reason)
                 return False
+
+    def _asked_to_stop(self, seconds: float | None) -> str | None:
+        """Wait for a request to stop: why, or None when the time is up."""
+        end = time.monotonic() + seconds if seconds is not None else float("inf")
+        while True:
+            # A signal that arrives just as the wait begins does not wake it; its handler runs after this turn.
+            left = min(_TURN_SECONDS, end - time.monotonic())
+            with contextlib.suppress(queue.Empty):
+                return self._requests.get(timeout=max(0.0, left))
+            if left < _TURN_SECONDS:
+                return None
 
     def _beat(self, manager: SessionManager, state: str) -> None:
         manager.beat_worker(
@@ -133,7 +149,7 @@ class Daemon:
         while not self._ended.wait(self.settings.worker.heartbeat):
             began = time.monotonic()
             try:
-                self._beat(manager, "stopping" if self._asked else "running")
+                self._beat(manager, self._state)
                 if beats % _DEAD_AFTER == 0:
                     self._bury(manager)
                 beats += 1
