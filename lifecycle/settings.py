@@ -259,12 +259,12 @@ class JobSettings(_Section):
     """Five fields, in UTC."""
     enabled: bool = True
     """Whether the job runs at all."""
-    batch: Count = 500
+    batch: Annotated[Count, Field(le=10_000)] = 500
     """Rows per transaction."""
     budget: Seconds = 20
     """Seconds one run may take; what is left waits for the next."""
     slices: Annotated[Count, Field(le=256)] = 1
-    """Parts of the key space, each leased by one worker at a time."""
+    """Workers that may share the sweep at a time, each passing over what another holds."""
     pause: Annotated[float, BeforeValidator(_no_bool), Field(ge=0, le=60, allow_inf_nan=False)] = 0.02
     """Seconds between batches, for the database to breathe."""
 

@@ -156,7 +156,7 @@ class SessionPage(Read):
 class SweepReport(Read):
     """What a sweep did, or with `dry_run` would have done.
 
-    `count` are rows acted on, `remaining` those still due when it stopped (its time was up), `oldest_due` the
+    `count` are rows acted on; `complete` is false when its budget ended with rows still due. `oldest_due` is the
     deadline of the oldest row that was due when it began, and `backlog_age` how long ago that was, in seconds.
     """
 

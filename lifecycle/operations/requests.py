@@ -322,6 +322,7 @@ class SweepBatch(Request):
 class Trim(Request):
     """Remove what housekeeping keeps for a while only (tombstones, retry tokens): the number removed."""
 
+    tenant: str | None
     table: str
     older_than: int
     limit: int

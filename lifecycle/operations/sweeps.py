@@ -233,7 +233,7 @@ def trim(context: Context, *, batch: int = 1000, budget: float | None = None) ->
     keep = context.settings.housekeeping
     for table, seconds in (("tombstones", keep.tombstones), ("tokens", keep.tokens)):
         while True:
-            removed: int = yield Trim(table, int(seconds), batch)
+            removed: int = yield Trim(context.tenant_or_all, table, int(seconds), batch)
             total += removed
             if removed < batch:
                 break

@@ -226,12 +226,13 @@ _TRIM = {
 
 
 @cache
-def _trim_statements(name: str) -> tuple[Statement, Statement]:
+def _trim_statements(name: str, tenant: bool) -> tuple[Statement, Statement]:
     table, columns, more = _TRIM[name]
     keys = [table.c[column] for column in columns]
     old = (
         sa.select(*keys)
         .where(more, table.c.created_at <= p("cutoff", Timestamp()))
+        .where(table.c.tenant == p("tenant") if tenant else sa.true())
         .order_by(table.c.created_at)
         .limit(p("limit", sa.Integer()))
     )
@@ -243,9 +244,9 @@ def _trim_statements(name: str) -> tuple[Statement, Statement]:
 def trim(request: r.Trim) -> Recipe:
     """Remove what is older than it is kept."""
     (clock,) = yield NOW, {}
-    old, drop = _trim_statements(request.table)
+    old, drop = _trim_statements(request.table, request.tenant is not None)
     cutoff = clock["now"] - timedelta(seconds=request.older_than)
-    found = yield old, bound({"cutoff": cutoff, "limit": request.limit})
+    found = yield old, bound({"cutoff": cutoff, "limit": request.limit, "tenant": request.tenant})
     if found:
         yield Many(drop, [bound(row) for row in found])
     return len(found)
