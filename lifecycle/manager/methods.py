@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_args
 
 from lifecycle.operations.context import Context
 from lifecycle.operations.typing import Steps
@@ -42,4 +42,6 @@ def _sign(method: Any, operation: Callable[..., Any]) -> None:
     signature = inspect.signature(operation)
     _, *parameters = signature.parameters.values()
     this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    method.__signature__ = signature.replace(parameters=[this, *parameters])
+    # An operation is a generator; what it returns in the end is what the method gives.
+    *_, result = get_args(signature.return_annotation)
+    method.__signature__ = signature.replace(parameters=[this, *parameters], return_annotation=result)

@@ -1,0 +1,71 @@
+"""The commands and the options before them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import lifecycle
+from lifecycle.cli import call, config, db, diagram, policies, sessions, sweep
+from lifecycle.cli.output import console, show_facts
+from lifecycle.cli.scope import scope_of
+from lifecycle.settings import load_settings
+
+app = typer.Typer(
+    name="lifecycle", no_args_is_help=True, help="Keeps the sessions of workflow engines and agents.",
+    pretty_exceptions_enable=False, rich_markup_mode=None,
+)  # fmt: skip
+app.add_typer(db.app, name="db", help="The database's schema.")
+app.add_typer(sessions.app, name="sessions", help="Sessions: make, read, move and remove them.")
+app.add_typer(sweep.app, name="sweep", help="Expire and remove what is due, now.")
+app.add_typer(policies.app, name="policies", help="How long sessions may idle, live and be kept.")
+app.add_typer(config.app, name="config", help="The configuration.")
+app.command("call")(call.call)
+app.command("diagram")(diagram.diagram)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    ctx: typer.Context,
+    config_file: Annotated[Path | None, typer.Option("--config", help="The configuration file.")] = None,
+    url: Annotated[str | None, typer.Option(help="The database, instead of the configured one.")] = None,
+    tenant: Annotated[str, typer.Option(help="Whose sessions.")] = "",
+    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="Everybody's, for lists and sweeps.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the release and stop.")] = False,
+) -> None:
+    """Keeps the sessions of workflow engines and agents."""
+    if version:
+        console.print(lifecycle.__version__)
+        raise typer.Exit
+    settings = load_settings(config_file)
+    if url is not None:
+        sections = settings.model_dump()
+        settings = settings.model_copy(
+            update={"database": type(settings.database).model_validate(sections["database"] | {"url": url})}
+        )
+    ctx.obj = {"settings": settings, "tenant": tenant, "all_tenants": all_tenants, "as_json": as_json}
+
+
+@app.command()
+def up(ctx: typer.Context) -> None:
+    """Run everything in one process: bring the schema up to date, then keep, expire and prune sessions."""
+    from workers import run
+
+    raise typer.Exit(run(scope_of(ctx).settings, setup=True))
+
+
+@app.command()
+def worker(ctx: typer.Context) -> None:
+    """Run a worker: it expires idle sessions and prunes old ones until it is stopped."""
+    from workers import run
+
+    raise typer.Exit(run(scope_of(ctx).settings))
+
+
+@app.command()
+def stats(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Totals by state, kind and agent, and what is due."""
+    scope = scope_of(ctx)
+    with scope.manager() as manager:
+        show_facts(manager.get_stats(), as_json=as_json or scope.as_json)

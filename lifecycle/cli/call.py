@@ -1,0 +1,55 @@
+"""`lifecycle call`: any public operation, JSON in and JSON out."""
+
+import inspect
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+
+from lifecycle import SessionManager
+from lifecycle.cli.output import show_json
+from lifecycle.cli.scope import scope_of
+from lifecycle.cli.sessions import parse_object
+from lifecycle.errors import InvalidArgument
+
+_TIMES = ("since", "until", "available_at")
+_OWN = {"open", "close", "setup", "start", "stop", "for_tenant", "condition", "before", "after"}
+
+
+def operations() -> dict[str, inspect.Signature]:
+    """The operations that can be called, with their signatures."""
+    found = inspect.getmembers(SessionManager, inspect.isfunction)
+    return {name: inspect.signature(method) for name, method in found if not name.startswith("_") and name not in _OWN}
+
+
+def call(
+    ctx: typer.Context,
+    method: Annotated[str | None, typer.Argument(help="The operation, such as save_state.")] = None,
+    arguments: Annotated[str, typer.Argument(metavar="JSON", help="Its arguments, as a JSON object.")] = "{}",
+    list_: Annotated[bool, typer.Option("--list", help="List the operations.")] = False,
+) -> None:
+    """Run any public operation and print its result as JSON."""
+    known = operations()
+    if list_ or method is None:
+        show_json({name: str(signature).replace("(self, ", "(") for name, signature in known.items()})
+        return
+    if method not in known:
+        raise InvalidArgument(f"no operation {method!r}; there are {', '.join(known)}")
+    given: dict[str, Any] = parse_object(arguments, "the arguments") or {}
+    takes = [name for name in known[method].parameters if name != "self"]
+    open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known[method].parameters.values())
+    for name in given:
+        if name not in takes and not open_ended:
+            raise InvalidArgument(f"{method} takes no {name!r}; it takes {', '.join(takes)}")
+    for name in _TIMES:
+        if isinstance(given.get(name), str):
+            try:
+                given[name] = datetime.fromisoformat(given[name])
+            except ValueError as error:
+                raise InvalidArgument(f"{name}: {error}") from error
+    try:
+        known[method].bind(None, **given)
+    except TypeError as error:
+        raise InvalidArgument(f"{method}: {error}") from error
+    with scope_of(ctx).manager() as manager:
+        show_json(getattr(manager, method)(**given))
