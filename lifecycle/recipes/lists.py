@@ -142,7 +142,8 @@ def _metadata_is_sqlite(element: metadata_is, compiler: Any, **more: Any) -> str
 @compiles(metadata_is, "mysql", "mariadb")
 def _metadata_is_mariadb(element: metadata_is, compiler: Any, **more: Any) -> str:
     _, value, path = (compiler.process(clause, **more) for clause in element.clauses)
-    return f"(JSON_EXTRACT(sessions.metadata, {path}) = CAST({value} AS CHAR))"
+    # As text: MariaDB would compare a JSON string without its quotes.
+    return f"(CONCAT(JSON_EXTRACT(sessions.metadata, {path})) = {value})"
 
 
 def escape_like(needle: str) -> str:
