@@ -37,5 +37,8 @@ def main() -> None:
 
 
 def _say(problem: str, code: int) -> int:
-    sys.stderr.write(f"error: {problem}\n")
+    from lifecycle.cli.output import printable
+    from lifecycle.log import mask_passwords
+
+    sys.stderr.write(f"error: {printable(mask_passwords(problem))}\n")
     return code

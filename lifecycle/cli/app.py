@@ -9,7 +9,8 @@ import lifecycle
 from lifecycle.cli import call, config, db, diagram, policies, sessions, sweep
 from lifecycle.cli.output import console, show_facts
 from lifecycle.cli.scope import scope_of
-from lifecycle.settings import load_settings
+from lifecycle.errors import ConfigError, InvalidArgument
+from lifecycle.settings import Settings, load_settings
 
 app = typer.Typer(
     name="lifecycle", no_args_is_help=True, help="Keeps the sessions of workflow engines and agents.",
@@ -29,7 +30,7 @@ def options(
     ctx: typer.Context,
     config_file: Annotated[Path | None, typer.Option("--config", help="The configuration file.")] = None,
     url: Annotated[str | None, typer.Option(help="The database, instead of the configured one.")] = None,
-    tenant: Annotated[str, typer.Option(help="Whose sessions.")] = "",
+    tenant: Annotated[str | None, typer.Option(help="Whose sessions.")] = None,
     all_tenants: Annotated[bool, typer.Option("--all-tenants", help="Everybody's, for lists and sweeps.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Print the release and stop.")] = False,
@@ -38,13 +39,17 @@ def options(
     if version:
         console.print(lifecycle.__version__)
         raise typer.Exit
+    if all_tenants and tenant is not None:
+        raise InvalidArgument("--tenant and --all-tenants exclude each other")
     settings = load_settings(config_file)
     if url is not None:
-        sections = settings.model_dump()
-        settings = settings.model_copy(
-            update={"database": type(settings.database).model_validate(sections["database"] | {"url": url})}
-        )
-    ctx.obj = {"settings": settings, "tenant": tenant, "all_tenants": all_tenants, "as_json": as_json}
+        sections = {name: getattr(settings, name) for name in Settings.model_fields}
+        sections["database"] = settings.database.model_dump(mode="json") | {"url": url}
+        try:
+            settings = Settings(**sections)
+        except ConfigError as error:
+            raise ConfigError(error.key, error.problem, source="--url") from None
+    ctx.obj = {"settings": settings, "tenant": tenant or "", "all_tenants": all_tenants, "as_json": as_json}
 
 
 @app.command()

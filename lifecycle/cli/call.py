@@ -37,9 +37,10 @@ def call(
         raise InvalidArgument(f"no operation {method!r}; there are {', '.join(known)}")
     given: dict[str, Any] = parse_object(arguments, "the arguments") or {}
     takes = [name for name in known[method].parameters if name != "self"]
-    open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known[method].parameters.values())
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known[method].parameters.values()):
+        takes += [name for name in known["create_session"].parameters if name not in ("self", "session_id")]
     for name in given:
-        if name not in takes and not open_ended:
+        if name not in takes:
             raise InvalidArgument(f"{method} takes no {name!r}; it takes {', '.join(takes)}")
     for name in _TIMES:
         if isinstance(given.get(name), str):

@@ -11,7 +11,10 @@ app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()
-def show(ctx: typer.Context) -> None:
+def show(
+    ctx: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as it does anyway.")] = False,  # noqa: ARG001
+) -> None:
     """Print the configuration in force, passwords hidden, as JSON."""
     show_json(scope_of(ctx).settings.redacted())
 

@@ -1,12 +1,14 @@
 """`lifecycle db`: the schema of the database."""
 
 import json
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from lifecycle import migrate, search_index
+from lifecycle.log import mask_passwords
 from lifecycle.settings import Settings, load_settings
 
 app = typer.Typer(name="db", help="The database's schema and search index.", no_args_is_help=True)
@@ -32,7 +34,7 @@ def upgrade(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = 
     migrate.upgrade(where)
     after = migrate.current(where)
     text = f"already at revision {after}" if before == after else f"upgraded from {before or 'nothing'} to {after}"
-    _show({"before": before, "after": after, "changed": before != after}, text, as_json=as_json)
+    _show(ctx, {"before": before, "after": after, "changed": before != after}, text, as_json=as_json)
 
 
 @app.command()
@@ -41,29 +43,34 @@ def downgrade(
     revision: Annotated[str, typer.Argument(help="A revision, -1 for the one before, or base for no tables at all.")],
     url: UrlOption = None,
     *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take the database back to an earlier revision. The data in the tables this drops is lost."""
     where = _url(ctx, url)
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"Take {mask_passwords(where)} back to {revision}, and lose what it drops?", abort=True, err=True)
     before = migrate.current(where)
     migrate.downgrade(where, revision)
     after = migrate.current(where)
     text = f"downgraded from {before or 'nothing'} to {after or 'nothing'}"
-    _show({"before": before, "after": after, "changed": before != after}, text, as_json=as_json)
+    _show(ctx, {"before": before, "after": after, "changed": before != after}, text, as_json=as_json)
 
 
 @app.command()
 def check(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """Fail, and say what to do, unless the database has the schema of this release."""
     migrate.check(_url(ctx, url))
-    _show({"revision": migrate.head(), "ok": True}, f"at revision {migrate.head()}, as it should be", as_json=as_json)
+    _show(
+        ctx, {"revision": migrate.head(), "ok": True}, f"at revision {migrate.head()}, as it should be", as_json=as_json
+    )
 
 
 @app.command()
 def sql(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """Print the SQL that creates the schema on this kind of database, without connecting to it."""
     text = migrate.sql(_url(ctx, url))
-    _show({"sql": text}, text.rstrip(), as_json=as_json)
+    _show(ctx, {"sql": text}, text.rstrip(), as_json=as_json)
 
 
 @app.command()
@@ -71,7 +78,10 @@ def current(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = 
     """Print the revision that the database is at, and that of this release."""
     at = migrate.current(_url(ctx, url))
     _show(
-        {"current": at, "head": migrate.head()}, f"{at or 'nothing'} (this release: {migrate.head()})", as_json=as_json
+        ctx,
+        {"current": at, "head": migrate.head()},
+        f"{at or 'nothing'} (this release: {migrate.head()})",
+        as_json=as_json,
     )
 
 
@@ -87,7 +97,7 @@ def set_search_index(
     report = search_index.set_search_index(_url(ctx, url), switch is Switch.ON)
     done = switch.value if report["changed"] else f"already {switch.value}"
     text = f"search index {done}: {report['bytes']:,} bytes, {report['seconds']} s; {report['cost']}"
-    _show(report, text, as_json=as_json)
+    _show(ctx, report, text, as_json=as_json)
 
 
 def _url(ctx: typer.Context, url: str | None) -> str:
@@ -97,5 +107,6 @@ def _url(ctx: typer.Context, url: str | None) -> str:
     return (settings if isinstance(settings, Settings) else load_settings()).database.url
 
 
-def _show(report: dict[str, Any], text: str, *, as_json: bool) -> None:
-    print(json.dumps(report) if as_json else text)
+def _show(ctx: typer.Context, report: dict[str, Any], text: str, *, as_json: bool) -> None:
+    chosen = isinstance(ctx.obj, dict) and ctx.obj.get("as_json")
+    print(json.dumps(report) if as_json or chosen else text)

@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-console = Console()
+# A pipe has no width: what is cut to one, such as an id, is of no use behind it.
+console = Console(width=None if sys.stdout.isatty() else 400)
 errors = Console(stderr=True)
 
 
@@ -25,6 +26,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()
     return value
+
+
+def printable(text: str) -> str:
+    """The text without what would steer the terminal: a title may come from anybody."""
+    return "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in text)
 
 
 def show_json(value: Any) -> None:
@@ -60,5 +66,5 @@ def show_facts(value: Any, *, as_json: bool) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
     return text.replace("[", "\\[")

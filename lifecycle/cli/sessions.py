@@ -126,7 +126,10 @@ def history(ctx: typer.Context, session_id: Id, as_json: Json = False) -> None:
     scope = scope_of(ctx)
     columns = ("seq", "trigger", "from_state", "to_state", "reason", "actor", "created_at")
     with scope.manager() as manager:
-        show_rows(manager.history(session_id), columns, as_json=as_json or scope.as_json)
+        found = manager.history(session_id)
+    if not found:
+        raise SessionNotFound(session_id)
+    show_rows(found, columns, as_json=as_json or scope.as_json)
 
 
 def _transition(name: str, what: str) -> None:

@@ -79,11 +79,25 @@ def test_call_runs_any_operation(shell: Shell) -> None:
         (("sessions", "list", "--state", "asleep"), 2, "active, suspended"),
         (("--bogus",), 2, "--bogus"),
         (("--config", "missing.yaml", "stats"), 78, "missing.yaml"),
+        (("--url", "oracle://u:secret@h/x", "config", "check"), 78, "--url: database.url"),
+        (("--tenant", "a", "--all-tenants", "sweep", "expire"), 2, "exclude each other"),
+        (("call", "open_session", '{"session_id": "a", "wrong": 1}'), 2, "wrong"),
+        (("sessions", "history", "nobody"), 4, "no session 'nobody'"),
     ],
 )
 def test_a_refusal_is_one_clear_line(shell: Shell, words: tuple[str, ...], code: int, says: str) -> None:
     """What is wrong, what is allowed, and the exit code of its kind; never a trace."""
     assert says in shell.run(*words, code=code).stderr
+
+
+def test_what_others_wrote_does_not_steer_the_terminal(shell: Shell) -> None:
+    """An escape sequence in a title is shown, not obeyed, and a pipe gets ids uncut."""
+    name = "x" * 60
+    shell.run("sessions", "create", "--id", name, "--title", "\x1b[31mred")
+    shown = shell.run("sessions", "list").stdout
+    assert "\x1b" not in shown
+    assert "\\x1b[31mred" in shown
+    assert name in shown
 
 
 def test_an_empty_database_names_the_command_to_run(tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_a_full_disk_loses_nothing_on_postgresql(small_disk: Path) -> None:
     )
     with server:
         server.create_database("full")
-        settings: Any = Settings(database={"url": server.url("full"), "connect_timeout": 5})
+        settings: Any = Settings(database={"url": server.url("full"), "connect_timeout": 30})
         with SessionManager.open(settings) as manager:
             manager.setup()
             session_id = manager.create_session().session_id
@@ -123,7 +123,7 @@ def test_a_killed_database_loses_no_acknowledged_save(kind: str) -> None:
     server = PostgresServer(find_postgres(18)) if kind == "postgresql" else MariaDBServer(find_mariadb())
     with server:
         server.create_database("killed")
-        with SessionManager.open(Settings(database={"url": server.url("killed"), "connect_timeout": 5})) as manager:
+        with SessionManager.open(Settings(database={"url": server.url("killed"), "connect_timeout": 30})) as manager:
             manager.setup()
             ids = [manager.create_session(session_id=f"s{i}").session_id for i in range(4)]
             acknowledged: dict[str, list[int]] = {session_id: [0] for session_id in ids}
