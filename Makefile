@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench lock clean
+.PHONY: help run test lint format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -28,9 +28,6 @@ lint: $(READY) ## check the format, the style, the types and the layers
 format: $(READY) ## format the code and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-
-bench: $(READY) ## run the benchmarks
-	$(BIN)/python -m benchmarks
 
 lock: $(READY) ## choose the newest versions of all dependencies into requirements.txt
 	$(PIP) install uv
