@@ -11,6 +11,7 @@ from typing import Any
 from lifecycle.errors import LimitExceeded, NotSerializable
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_decode = json.JSONDecoder().decode
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -35,7 +36,9 @@ def encode(value: Any, name: str, *, limit: int, depth: int = 200, key: str = "l
 
 def decode(text: str | None) -> Any:
     """The value behind a stored document; None for none."""
-    return None if text is None else json.loads(text)
+    if text is None:
+        return None
+    return {} if text == "{}" else _decode(text)
 
 
 def _plain(value: Any, depth: int) -> bool:

@@ -8,6 +8,7 @@ from psycopg_pool import PoolTimeout
 
 from lifecycle.drivers import postgresql_pool as pools
 from lifecycle.drivers.postgresql_errors import translate
+from lifecycle.drivers.postgresql_prepared import Prepared, PreparedConnection, Rows, prepared
 from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, is_read, run
 from lifecycle.errors import StorageUnavailable
 from lifecycle.operations.requests import CallHook, Pause
@@ -45,10 +46,8 @@ class PostgresDriver(Stepper):
     def _meet(self, request: Any) -> Any:
         single = _SINGLES.get(type(request))
         if single is not None:
-            compiled = single.statement(request).on("postgresql")
-            return single.read(
-                request, compiled.read(self._execute(request, compiled.sql, compiled.bind(single.bind(request))))
-            )
+            statement = prepared(single.statement(request))
+            return single.read(request, self._execute(request, statement, statement.values(single.bind(request))))
         if isinstance(request, CallHook):
             return call_sync_hook(request)
         if isinstance(request, Pause):
@@ -63,11 +62,11 @@ class PostgresDriver(Stepper):
                 time.sleep(0.005 * 2**attempt)
         raise AssertionError("unreachable")
 
-    def _execute(self, request: Any, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    def _execute(self, request: Any, statement: Prepared, values: list[bytes | None]) -> Rows:
         for last in (not is_read(request), True):
             connection = self._take()
             try:
-                return connection.execute(sql, values, prepare=True).fetchall()
+                return connection.run(statement, values)
             except psycopg.Error as error:
                 broken = connection.broken
                 if broken and not last:
@@ -122,10 +121,10 @@ class PostgresDriver(Stepper):
         cursor = connection.execute(compiled.sql, compiled.bind(values))
         return compiled.read(cursor.fetchall()) if compiled.returns_rows else cursor.rowcount
 
-    def _take(self) -> psycopg.Connection[Any]:
+    def _take(self) -> PreparedConnection:
         try:
             while True:
-                connection: psycopg.Connection[Any] = self._pool.getconn()
+                connection = self._pool.getconn()
                 if not pools.hung_up(connection):
                     return connection
                 connection.close()

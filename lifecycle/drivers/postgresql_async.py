@@ -9,6 +9,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from lifecycle.drivers import postgresql_pool as pools
 from lifecycle.drivers.postgresql_errors import translate
+from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, Prepared, Rows, prepared
 from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, is_read
 from lifecycle.errors import StorageUnavailable
 from lifecycle.operations.requests import CallHook, DuplicateKey, Pause
@@ -29,7 +30,7 @@ class AsyncPostgresDriver(Stepper):
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__()
         self._settings = settings
-        self._pool: AsyncConnectionPool[Any] | None = None
+        self._pool: AsyncConnectionPool[AsyncPreparedConnection] | None = None
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
@@ -57,9 +58,8 @@ class AsyncPostgresDriver(Stepper):
     async def _meet(self, request: Any) -> Any:
         single = _SINGLES.get(type(request))
         if single is not None:
-            compiled = single.statement(request).on("postgresql")
-            found = await self._execute(request, compiled.sql, compiled.bind(single.bind(request)))
-            return single.read(request, compiled.read(found))
+            statement = prepared(single.statement(request))
+            return single.read(request, await self._execute(request, statement, statement.values(single.bind(request))))
         if isinstance(request, CallHook):
             return await call_async_hook(request)
         if isinstance(request, Pause):
@@ -74,12 +74,11 @@ class AsyncPostgresDriver(Stepper):
                 await asyncio.sleep(0.005 * 2**attempt)
         raise AssertionError("unreachable")
 
-    async def _execute(self, request: Any, sql: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    async def _execute(self, request: Any, statement: Prepared, values: list[bytes | None]) -> Rows:
         for last in (not is_read(request), True):
             pool, connection = await self._take()
             try:
-                cursor = await connection.execute(sql, values, prepare=True)
-                return await cursor.fetchall()
+                return await connection.run(statement, values)
             except psycopg.Error as error:
                 broken = connection.broken
                 if broken and not last:
@@ -134,7 +133,7 @@ class AsyncPostgresDriver(Stepper):
         result = await connection.execute(compiled.sql, compiled.bind(values))
         return compiled.read(await result.fetchall()) if compiled.returns_rows else result.rowcount
 
-    async def _take(self) -> tuple[AsyncConnectionPool[Any], psycopg.AsyncConnection[Any]]:
+    async def _take(self) -> tuple[AsyncConnectionPool[AsyncPreparedConnection], AsyncPreparedConnection]:
         pool = self._pool or await self._opened()
         try:
             while True:
@@ -148,7 +147,7 @@ class AsyncPostgresDriver(Stepper):
                 f"no connection to PostgreSQL within {self._settings.connect_timeout} s"
             ) from error
 
-    async def _opened(self) -> AsyncConnectionPool[Any]:
+    async def _opened(self) -> AsyncConnectionPool[AsyncPreparedConnection]:
         async with self._opening:
             if self._pool is None:
                 pool = pools.async_pool(self._settings)

@@ -7,10 +7,11 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
+from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, PreparedConnection
 from lifecycle.errors import ConfigError
 from lifecycle.settings import DatabaseSettings
 
-_shared: dict[tuple[Any, ...], tuple[ConnectionPool[Any], int]] = {}
+_shared: dict[tuple[Any, ...], tuple[ConnectionPool[PreparedConnection], int]] = {}
 _guard = threading.Lock()
 
 
@@ -26,6 +27,7 @@ def arguments(settings: DatabaseSettings) -> dict[str, Any]:
     return {
         "autocommit": True,
         "application_name": "lifecycle",
+        "client_encoding": "utf8",
         "connect_timeout": max(2, int(settings.connect_timeout)),
         "options": f"-c timezone=UTC -c statement_timeout={timeout}",
         # Every hot statement is prepared at its first use, and none of them is dropped for a rare one.
@@ -42,7 +44,7 @@ def _configure(settings: DatabaseSettings, row: Any) -> None:
         )
 
 
-def borrow(settings: DatabaseSettings) -> ConnectionPool[Any]:
+def borrow(settings: DatabaseSettings) -> ConnectionPool[PreparedConnection]:
     """The process's pool for these settings, opened at its first use; give it back with `release`."""
     key = _key(settings)
     with _guard:
@@ -54,7 +56,7 @@ def borrow(settings: DatabaseSettings) -> ConnectionPool[Any]:
                 _configure(settings, connection.execute("SHOW synchronous_commit").fetchone())
 
             pool = ConnectionPool(
-                conninfo(settings), min_size=0, max_size=settings.pool_size, kwargs=arguments(settings),
+                conninfo(settings), connection_class=PreparedConnection, min_size=0, max_size=settings.pool_size, kwargs=arguments(settings),
                 configure=configure, open=True, timeout=settings.connect_timeout, name="lifecycle",
             )  # fmt: skip
         _shared[key] = (pool, users + 1)
@@ -72,7 +74,7 @@ def release(settings: DatabaseSettings) -> None:
     pool.close()
 
 
-def async_pool(settings: DatabaseSettings) -> AsyncConnectionPool[Any]:
+def async_pool(settings: DatabaseSettings) -> AsyncConnectionPool[AsyncPreparedConnection]:
     """A pool for one event loop, not yet open."""
 
     async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
@@ -80,7 +82,8 @@ def async_pool(settings: DatabaseSettings) -> AsyncConnectionPool[Any]:
         _configure(settings, await (await connection.execute("SHOW synchronous_commit")).fetchone())
 
     return AsyncConnectionPool(
-        conninfo(settings), min_size=0, max_size=settings.pool_size, kwargs=arguments(settings), configure=configure,
+        conninfo(settings), connection_class=AsyncPreparedConnection, min_size=0, max_size=settings.pool_size,
+        kwargs=arguments(settings), configure=configure,
         open=False, timeout=settings.connect_timeout, name="lifecycle",
     )  # fmt: skip
 

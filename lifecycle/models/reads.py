@@ -6,6 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+_put = object.__setattr__
+
 
 class Read(BaseModel):
     """A value read from the database. It was valid when it was written, so it is not validated again."""
@@ -16,10 +18,10 @@ class Read(BaseModel):
     def of(cls, values: dict[str, Any]) -> Self:
         """Build from a complete mapping of fields without validating: a tenth of the cost of the constructor."""
         self = cls.__new__(cls)
-        object.__setattr__(self, "__dict__", values)
-        object.__setattr__(self, "__pydantic_fields_set__", set(values))
-        object.__setattr__(self, "__pydantic_extra__", None)
-        object.__setattr__(self, "__pydantic_private__", None)
+        _put(self, "__dict__", values)
+        _put(self, "__pydantic_fields_set__", cls.model_fields.keys())
+        _put(self, "__pydantic_extra__", None)
+        _put(self, "__pydantic_private__", None)
         return self
 
 

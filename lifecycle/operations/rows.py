@@ -17,7 +17,8 @@ SESSION_FIELDS = tuple(Session.model_fields)
 
 def session(row: Row) -> Session:
     """A session; columns that are ours alone are left behind."""
-    values = {name: row[name] for name in SESSION_FIELDS}
+    # A row of just these columns is taken as it is: nobody else holds it.
+    values = row if len(row) == len(SESSION_FIELDS) else {name: row[name] for name in SESSION_FIELDS}
     values["metadata"] = decode(values["metadata"])
     values["config"] = decode(values["config"])
     return Session.of(values)

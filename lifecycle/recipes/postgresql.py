@@ -14,14 +14,19 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from lifecycle import states
 from lifecycle.models import tables as t
+from lifecycle.models.reads import Session
 from lifecycle.models.types import Timestamp, now, transaction_id
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable import GET, GET_ANY, bound, is_in, key, load_statement, of_key, p
+from lifecycle.recipes.portable import bound, is_in, key, load_statement, of_key, p
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c
 _TIME = Timestamp()
-_MINUTE = sa.func.date_trunc("minute", now(), type_=_TIME)
+# Literals stand in the text of a statement: as parameters they would be sent each time.
+_ONE: Any = sa.literal_column("1", sa.BigInteger())
+_MINUTE = sa.func.date_trunc(sa.literal_column("'minute'"), now(), type_=_TIME)
+# What a session is read back as; the rest of the row is ours alone.
+_FIELDS = [S[name] for name in Session.model_fields]
 _TEXTS = ARRAY(sa.Text())
 
 
@@ -32,7 +37,7 @@ def _after(seconds: Any) -> Any:
 
 def _expiry(idle: Any, max_age_at: Any) -> Any:
     """`deadlines.expiry` in SQL: LEAST passes over NULLs, as never does not bound."""
-    grid = sa.cast(idle, sa.Double()) / sa.literal_column("20.0")
+    grid = sa.cast(idle, sa.Double()).op("/", precedence=8)(sa.literal_column("20"))
     epoch: Any = sa.cast(sa.extract("epoch", now()), sa.Double())
     idle_at = sa.func.to_timestamp(sa.func.ceil((epoch + idle) / grid) * grid)
     return sa.func.least(max_age_at, idle_at, type_=_TIME)
@@ -65,7 +70,7 @@ def _audit(source: Any, trigger: Any, before: Any, after: Any) -> Any:
     columns = ["tenant", "session_id", "seq", "trigger_name", "from_state", "to_state", "reason", "actor", "version",
                "created_at", "txid"]  # fmt: skip
     chosen = sa.select(
-        source.c.tenant, source.c.session_id, source.c.next_seq - 1, trigger, before, after, p("reason", sa.Text()),
+        source.c.tenant, source.c.session_id, source.c.next_seq - _ONE, trigger, before, after, p("reason", sa.Text()),
         p("actor", sa.Text()), source.c.version, now(), transaction_id(),
     )  # fmt: skip
     return sa.insert(t.transitions).from_select(columns, chosen).cte("audit")
@@ -97,7 +102,7 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
         pg_insert(t.sessions)
         .values(values)
         .on_conflict_do_nothing(index_elements=["tenant", "session_id"])
-        .returning(*S)
+        .returning(*_FIELDS, S.next_seq)
         .cte("made")
     )
     parts = [_audit(made, sa.literal_column("'create'"), sa.null(), made.c.state)]
@@ -107,7 +112,7 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
             made.c.tenant, made.c.session_id, *[p(name, sa.Text()) for name in documents], made.c.version, now()
         )
         parts.append(sa.insert(t.session_states).from_select(columns, chosen).cte("written"))
-    return Statement(sa.select(*made.c).add_cte(*parts))
+    return Statement(sa.select(*[made.c[column.name] for column in _FIELDS]).add_cte(*parts))
 
 
 def _bind_create(request: r.CreateSession) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def save_statement(
     moved = (
         chosen.values(
             {
-                "version": S.version + 1,
+                "version": S.version + _ONE,
                 "ghost_at": sa.null(),
                 **{name: p(name, S[name].type) for name in fields},
                 **_CHANGED_NOW,
@@ -193,8 +198,8 @@ def move_statement(trigger: str, expected: bool) -> Statement:
     values: dict[str, Any] = {
         "state": target,
         "reason": p("reason", sa.Text()),
-        "version": S.version + 1,
-        "next_seq": S.next_seq + 1,
+        "version": S.version + _ONE,
+        "next_seq": S.next_seq + _ONE,
         **_CHANGED_NOW,
         "last_active_at": _ACTIVE_NOW["last_active_at"],
         "lease_holder": sa.null(),
@@ -224,9 +229,9 @@ def move_statement(trigger: str, expected: bool) -> Statement:
     )
     if expected:
         chosen = chosen.where(S.version == p("expected"))
-    moved = chosen.values(values).returning(*S, locked.c.from_state).cte("moved")
+    moved = chosen.values(values).returning(*_FIELDS, S.next_seq, locked.c.from_state).cte("moved")
     audit = _audit(moved, sa.literal_column(f"'{trigger}'"), moved.c.from_state, moved.c.state)
-    return Statement(sa.select(*[column for column in moved.c if column.name != "from_state"]).add_cte(audit))
+    return Statement(sa.select(*[moved.c[column.name] for column in _FIELDS]).add_cte(audit))
 
 
 def _bind_move(request: r.Move) -> dict[str, Any]:
@@ -279,7 +284,7 @@ _MESSAGE = ("message_id", "role", "content", "encoding", "content_folded", "agen
 @cache
 def add_messages_statement(one: bool, auto_title: bool) -> Statement:
     """Take the next numbers of the session, insert the messages under them."""
-    n = sa.literal_column("1") if one else sa.cast(p("n"), sa.BigInteger())
+    n = _ONE if one else sa.cast(p("n"), sa.BigInteger())
     values: dict[str, Any] = {
         "next_seq": S.next_seq + n,
         "message_count": S.message_count + n,
@@ -309,7 +314,7 @@ def add_messages_statement(one: bool, auto_title: bool) -> Statement:
         arrays = [p(name, _TEXTS) for name in _MESSAGE]
         given = sa.func.unnest(*arrays).table_valued(*_MESSAGE, with_ordinality="place", name="given").render_derived()
         chosen = sa.select(
-            moved.c.tenant, moved.c.session_id, moved.c.first_seq + given.c.place - 1,
+            moved.c.tenant, moved.c.session_id, moved.c.first_seq + given.c.place - _ONE,
             *[given.c[name] for name in _MESSAGE], moved.c.last_message_at,
         ).select_from(moved.join(given, sa.true()))  # fmt: skip
     added = sa.insert(t.messages).from_select(columns, chosen).cte("added")
@@ -347,9 +352,12 @@ def _create_shape(request: r.CreateSession) -> Statement:
     return create_statement(documents, tuple(name for name in request.values if name not in _GIVEN))
 
 
+_GET_ANY = Statement(sa.select(*_FIELDS).where(of_key(t.sessions)))
+_GET = Statement(sa.select(*_FIELDS).where(of_key(t.sessions), _SHOWN))
+
 SINGLES: dict[type[r.Request], Single] = {
     r.CreateSession: Single(_create_shape, _bind_create, _first),
-    r.GetSession: Single(lambda request: GET_ANY if request.deleted else GET, key, _first),
+    r.GetSession: Single(lambda request: _GET_ANY if request.deleted else _GET, key, _first),
     r.SaveState: Single(_save_statement, _bind_save, _version),
     r.LoadState: Single(lambda request: load_statement(request.any_state), key, _first),
     r.Move: Single(lambda request: move_statement(request.trigger, request.expected is not None), _bind_move, _first),

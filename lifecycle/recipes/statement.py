@@ -13,6 +13,8 @@ from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 
+from lifecycle.models.types import Timestamp
+
 Processor = Callable[[Any], Any]
 
 DIALECTS: dict[str, sa.Dialect] = {
@@ -52,6 +54,9 @@ class Compiled:
         self._names = [column.name for column in columns]
         self._readers: list[tuple[str, Processor]] = []
         for column in columns:
+            # A connection of ours to PostgreSQL gives times in UTC as they should be: reading them again costs 1 µs each.
+            if dialect.name == "postgresql" and isinstance(column.type, Timestamp):
+                continue
             reader = column.type.dialect_impl(dialect).result_processor(dialect, None)
             if reader is not None:
                 self._readers.append((column.name, reader))
@@ -66,7 +71,7 @@ class Compiled:
     def read(self, rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
         """The driver's rows as mappings of column names to Python values."""
         names = self._names
-        found = [dict(zip(names, row, strict=False)) for row in rows]
+        found = [dict(zip(names, row)) for row in rows]  # noqa: B905 - as many, and checking that costs
         for name, reader in self._readers:
             for row in found:
                 row[name] = reader(row[name])
