@@ -11,7 +11,8 @@ from typing import Any
 from lifecycle.errors import LimitExceeded, NotSerializable
 
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
-_decode = json.JSONDecoder().decode
+# `decode` of a decoder looks for blanks around the value; what `encode` wrote has none.
+_scan: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -38,7 +39,15 @@ def decode(text: str | None) -> Any:
     """The value behind a stored document; None for none."""
     if text is None:
         return None
-    return {} if text == "{}" else _decode(text)
+    if text == "{}":
+        return {}
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        end = -1
+        value = None
+    # Somebody else may have written it.
+    return value if end == len(text) else json.loads(text)
 
 
 def _plain(value: Any, depth: int) -> bool:

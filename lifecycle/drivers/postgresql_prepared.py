@@ -6,7 +6,7 @@ beforehand, and leaving it out takes a third off the time a call spends in Pytho
 (cancellation by Ctrl-C or by asyncio included), its errors and its value loaders remain psycopg's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from psycopg.generators import execute
 from psycopg.pq import ExecStatus, Format
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-from lifecycle.recipes.statement import Statement
+from lifecycle.recipes.statement import Statement, row_maker
 
 Rows = list[dict[str, Any]]
 
@@ -69,7 +69,7 @@ class Prepared:
         if loose:
             raise TypeError(f"write these values into the statement, as literals: {loose}\n{compiled}")
         names = [column.name for column in expression.exported_columns]
-        self.make_row: Callable[[Sequence[Any]], dict[str, Any]] = lambda row: dict(zip(names, row))  # noqa: B905 - as many
+        self.make_row = row_maker(names, {})
 
     def values(self, given: Mapping[str, Any]) -> list[bytes | None]:
         """The parameters as they are sent."""

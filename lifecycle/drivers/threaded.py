@@ -1,6 +1,7 @@
 """The async driver for SQLite and MariaDB: the sync one on worker threads.
 
 SQLite has one writer whatever we do, so one thread serves it; going through aiosqlite costs several times more.
+Its reads by key, which take microseconds and wait for nobody, are made where they are asked for.
 """
 
 import asyncio
@@ -9,7 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from lifecycle.drivers.embedded import DbapiDriver
+from lifecycle.drivers.dbapi import DbapiDriver
+from lifecycle.drivers.sqlite import UNANSWERED, SqliteDriver
 from lifecycle.drivers.stepping import call_async_hook
 from lifecycle.operations.requests import CallHook
 from lifecycle.operations.typing import Steps, T
@@ -21,6 +23,7 @@ class ThreadedDriver:
     def __init__(self, driver: DbapiDriver, threads: int) -> None:
         self.driver = driver
         self.dialect = driver.dialect
+        self._at_once = driver.meet_at_once if isinstance(driver, SqliteDriver) else _unanswered
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="lifecycle")
 
     async def close(self) -> None:
@@ -31,26 +34,36 @@ class ThreadedDriver:
     async def run(self, operation: Steps[T]) -> T:
         """Run one operation to its end."""
         self.driver.check_process()
-        loop = asyncio.get_running_loop()
-        bridged = _bridge(operation, loop)
-        return await loop.run_in_executor(self._executor, functools.partial(self.driver.run, bridged))
-
-
-def _bridge(operation: Steps[T], loop: asyncio.AbstractEventLoop) -> Steps[T]:
-    """Pass the operation's requests on, its hooks wrapped so that they run in the event loop."""
-    answer: Any = None
-    error: BaseException | None = None
-    while True:
         try:
-            request = operation.send(answer) if error is None else operation.throw(error)
+            request = next(operation)
+            while (answer := self._at_once(request)) is not UNANSWERED:
+                request = operation.send(answer)
         except StopIteration as done:
             value: T = done.value
             return value
-        error = None
+        loop = asyncio.get_running_loop()
+        bridged = _bridge(operation, request, loop)
+        return await loop.run_in_executor(self._executor, self.driver.run, bridged)
+
+
+def _unanswered(_request: Any) -> Any:
+    return UNANSWERED
+
+
+def _bridge(operation: Steps[T], request: Any, loop: asyncio.AbstractEventLoop) -> Steps[T]:
+    """Pass the operation's requests on from this one, its hooks wrapped so that they run in the event loop."""
+    while True:
         try:
             answer = yield CallHook(_in_loop(request, loop), ()) if isinstance(request, CallHook) else request
         except Exception as raised:  # noqa: BLE001 - it is thrown on into the operation
-            error = raised
+            step = functools.partial(operation.throw, raised)
+        else:
+            step = functools.partial(operation.send, answer)
+        try:
+            request = step()
+        except StopIteration as done:
+            value: T = done.value
+            return value
 
 
 def _in_loop(request: CallHook, loop: asyncio.AbstractEventLoop) -> Callable[[], Any]:

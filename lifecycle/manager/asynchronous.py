@@ -6,7 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from lifecycle import migrate, urls
-from lifecycle.drivers.embedded import MariadbDriver, SqliteDriver
+from lifecycle.drivers.mariadb import MariadbDriver
+from lifecycle.drivers.sqlite import SqliteDriver
 from lifecycle.drivers.threaded import ThreadedDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import async_method

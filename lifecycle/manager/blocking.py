@@ -5,7 +5,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from lifecycle import migrate, urls
-from lifecycle.drivers.embedded import DbapiDriver, MariadbDriver, SqliteDriver
+from lifecycle.drivers.dbapi import DbapiDriver
+from lifecycle.drivers.mariadb import MariadbDriver
+from lifecycle.drivers.sqlite import SqliteDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import sync_method
 from lifecycle.manager.opening import require_postgres, settings_for

@@ -19,7 +19,7 @@ class Read(BaseModel):
         """Build from a complete mapping of fields without validating: a tenth of the cost of the constructor."""
         self = cls.__new__(cls)
         _put(self, "__dict__", values)
-        _put(self, "__pydantic_fields_set__", cls.model_fields.keys())
+        _put(self, "__pydantic_fields_set__", cls.__pydantic_fields__.keys())
         _put(self, "__pydantic_extra__", None)
         _put(self, "__pydantic_private__", None)
         return self

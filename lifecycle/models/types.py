@@ -1,6 +1,7 @@
 """Column types that mean the same on every database, and the database's own clock."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,6 +25,21 @@ def long_text() -> sa.types.TypeEngine[str]:
     return sa.Text().with_variant(variant, "mysql", "mariadb")
 
 
+# The same times are read again and again: three columns of a row may hold one.
+@lru_cache(4096)
+def from_microseconds(value: int | None) -> datetime | None:
+    """The time so many microseconds after the epoch."""
+    return None if value is None else EPOCH + timedelta(0, 0, value)
+
+
+def to_microseconds(value: datetime | None) -> int | None:
+    """The microseconds since the epoch; a time without a zone is taken as UTC."""
+    if value is None:
+        return None
+    since = (value if value.tzinfo is not None else value.replace(tzinfo=UTC)) - EPOCH
+    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+
+
 class Timestamp(sa.types.TypeDecorator[datetime]):
     """A UTC time in microseconds: timestamptz on PostgreSQL, datetime(6) on MariaDB, an integer on SQLite.
 
@@ -45,10 +61,10 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
         """What the driver is sent for a time."""
         if value is None or dialect.name == "postgresql":
             return value
+        if dialect.name == "sqlite":
+            return to_microseconds(value)
         if value.tzinfo is None:
             value = value.replace(tzinfo=UTC)
-        if dialect.name == "sqlite":
-            return (value - EPOCH) // timedelta(microseconds=1)
         return value.astimezone(UTC).replace(tzinfo=None)
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
@@ -56,7 +72,7 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
         if value is None:
             return None
         if dialect.name == "sqlite":
-            return EPOCH + timedelta(microseconds=value)
+            return from_microseconds(value)
         time: datetime = value
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 

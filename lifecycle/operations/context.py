@@ -37,7 +37,7 @@ class Hooks:
 class Context:
     """Tenant, policies, bounds and hooks of one manager."""
 
-    __slots__ = ("hooks", "limits", "monotonic", "policies", "scope", "settings")
+    __slots__ = ("_id_chars", "hooks", "limits", "monotonic", "policies", "scope", "settings")
 
     def __init__(self, settings: Settings, tenant: str | AllTenants, hooks: Hooks | None = None) -> None:
         if isinstance(tenant, str):
@@ -46,6 +46,7 @@ class Context:
         self.settings = settings
         self.policies: Policies = settings.policy_set
         self.limits = settings.limits
+        self._id_chars = settings.limits.id_chars
         self.hooks = hooks or Hooks()
         self.monotonic = time.monotonic
 
@@ -63,6 +64,8 @@ class Context:
 
     def check_id(self, value: object, name: str = "session_id") -> str:
         """The id if it can be stored."""
+        if type(value) is str and 0 < len(value) <= self._id_chars and value.isascii() and "\x00" not in value:
+            return value
         if not isinstance(value, str) or not value:
             raise InvalidArgument(f"{name} must be text of 1 to {self.limits.id_chars} characters, not {value!r}")
         return check_text(value, name, self.limits.id_chars)

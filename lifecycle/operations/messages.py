@@ -71,7 +71,7 @@ def add_messages(context: Context, session_id: str, messages: Sequence[Mapping[s
     if placed is None:
         yield from explain(context, session_id, "add a message to", needs=states.LIVE)
     return [
-        rows.message({**row, "session_id": session_id, "seq": seq, "created_at": created_at})
+        rows.placed_message(row, session_id, seq, created_at)
         for row, (seq, created_at) in zip(new, placed, strict=True)
     ]
 
@@ -138,8 +138,7 @@ def _remove(context: Context, session_id: str, message_id: str | None) -> Steps[
 
 
 def _row(context: Context, item: Mapping[str, Any], where: str) -> Row:
-    unknown = set(item) - _FIELDS
-    if unknown or not {"role", "content"} <= set(item):
+    if not (item.keys() <= _FIELDS and "role" in item and "content" in item):
         raise InvalidArgument(f"{where}: give role and content, and at most agent_id, metadata, message_id")
     content = item["content"]
     bound = context.limits.message_chars

@@ -1,7 +1,8 @@
 """What an operation asks of the database, by name. A recipe per dialect says how it is met.
 
 Each request says what comes back. None as the answer of a write means that it was refused; why is a
-second, rare read, which the operation makes.
+second, rare read, which the operation makes. Nobody changes a request; they are not frozen, as freezing them triples
+the cost of making one.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -18,12 +19,12 @@ class DuplicateKey(Exception):
     """A driver's word for a broken unique constraint; operations turn it into what it means."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """Anything an operation yields."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OfSession(Request):
     """A request about one session."""
 
@@ -31,7 +32,7 @@ class OfSession(Request):
     session_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CreateSession(OfSession):
     """Insert the session, its audit row, and its saved state if documents are given: the row, or None if it exists."""
 
@@ -43,14 +44,14 @@ class CreateSession(OfSession):
     actor: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GetSession(OfSession):
     """Read one session: its row or None."""
 
     deleted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SaveState(OfSession):
     """Save documents and fields of an active session that nobody else holds: the new version, or None if refused."""
 
@@ -62,21 +63,21 @@ class SaveState(OfSession):
     digest: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GetToken(OfSession):
     """Read a retry token: (digest, version) or None."""
 
     token: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LoadState(OfSession):
     """Read the saved state: its row or None."""
 
     any_state: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Move(OfSession):
     """Move the session by a trigger if it is in one of the sources: the new row, or None if refused."""
 
@@ -88,7 +89,7 @@ class Move(OfSession):
     expected: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Touch(Request):
     """Mark live sessions as active now: the ids that were."""
 
@@ -96,7 +97,7 @@ class Touch(Request):
     session_ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AddMessages(OfSession):
     """Append messages to a live session: [(seq, created_at)], or None if refused. Raises DuplicateKey for a taken id."""
 
@@ -104,14 +105,14 @@ class AddMessages(OfSession):
     auto_title: tuple[str, str] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AddMissingMessages(OfSession):
     """As AddMessages, for a retry: ids that are there already are left out: the rows of all of them, or None if refused."""
 
     messages: tuple[Row, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GetMessages(OfSession):
     """Read messages in order of seq: rows."""
 
@@ -122,14 +123,14 @@ class GetMessages(OfSession):
     before: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RemoveMessage(OfSession):
     """Remove one message, the last one where no id is given: its row or None."""
 
     message_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UpdateSession(OfSession):
     """Set columns: the new row, or None if refused."""
 
@@ -139,7 +140,7 @@ class UpdateSession(OfSession):
     restamp: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class DeleteSessions(Request):
     """Remove sessions by key with all they own, leaving an audit row each: the number removed.
 
@@ -154,7 +155,7 @@ class DeleteSessions(Request):
     end_first: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SoftDelete(OfSession):
     """Hide a session, or show it again: the row or None."""
 
@@ -163,7 +164,7 @@ class SoftDelete(OfSession):
     retention: Mapping[str, SecondsMap]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ListSessions(Request):
     """Read a page: ([row], total or None). One row more than `limit` tells that there is another page."""
 
@@ -178,21 +179,21 @@ class ListSessions(Request):
     where: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GetHistory(OfSession):
     """Read the audit log of a session in order: rows."""
 
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class GetStats(Request):
     """Read totals: a mapping."""
 
     tenant: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MakeCheckpoint(OfSession):
     """Copy the saved state under a label: the row, or None if refused."""
 
@@ -200,19 +201,19 @@ class MakeCheckpoint(OfSession):
     data: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ListCheckpoints(OfSession):
     """Read the checkpoints' rows without their documents, oldest first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RestoreCheckpoint(OfSession):
     """Make a checkpoint the saved state of an active session: the new version, None if refused, 0 for no such one."""
 
     seq: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ForkSession(OfSession):
     """Create a session from another's state: the row, None if the id is taken, 0 for no such source."""
 
@@ -222,7 +223,7 @@ class ForkSession(OfSession):
     policies: Any
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestApproval(OfSession):
     """Insert a pending approval, suspending the session if asked: the row, or None if refused."""
 
@@ -231,7 +232,7 @@ class RequestApproval(OfSession):
     suspend: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResolveApproval(OfSession):
     """Decide a pending approval, resuming what it suspended: the row (its `state` tells), or None if there is none."""
 
@@ -241,7 +242,7 @@ class ResolveApproval(OfSession):
     note: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ListApprovals(Request):
     """Read approvals, oldest first: rows."""
 
@@ -251,7 +252,7 @@ class ListApprovals(Request):
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OpenConnection(OfSession):
     """Register a connection of a live session: its row, or None if refused."""
 
@@ -259,21 +260,21 @@ class OpenConnection(OfSession):
     client: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BeatConnection(OfSession):
     """A sign of life of a connection and its session: whether it is there."""
 
     connection_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CloseConnection(OfSession):
     """Remove a connection: whether it was there."""
 
     connection_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ListConnections(Request):
     """Read connections: rows."""
 
@@ -281,7 +282,7 @@ class ListConnections(Request):
     session_id: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Due(Request):
     """Which rows a sweep is about. The same predicate serves the dry run and the write."""
 
@@ -293,21 +294,21 @@ class Due(Request):
     where: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CountDue(Request):
     """Count what is due: (count, oldest deadline, now)."""
 
     due: Due
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OldestDue(Request):
     """Read the oldest deadline that is due: (deadline or None, now)."""
 
     due: Due
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SweepBatch(Request):
     """Act on at most `limit` due rows in one transaction: the ids acted on."""
 
@@ -318,7 +319,7 @@ class SweepBatch(Request):
     retention: SecondsMap = ("{}", None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Trim(Request):
     """Remove what housekeeping keeps for a while only (tombstones, retry tokens): the number removed."""
 
@@ -328,7 +329,7 @@ class Trim(Request):
     limit: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Restamp(Request):
     """Stamp the deadlines of one kind's sessions anew, after `after` in key order: (the last key or None, number)."""
 
@@ -339,7 +340,7 @@ class Restamp(Request):
     dry_run: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BeatWorker(Request):
     """Register a worker or renew its sign of life; removing it with state None."""
 
@@ -350,12 +351,12 @@ class BeatWorker(Request):
     state: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ListWorkers(Request):
     """Read workers and jobs: (worker rows, job rows)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TakeJob(Request):
     """Lease a job's slice: its new term, or None while another holds it."""
 
@@ -365,7 +366,7 @@ class TakeJob(Request):
     ttl: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EndJob(Request):
     """Give a job's slice back with what came of it: whether the term was still ours."""
 
@@ -377,7 +378,7 @@ class EndJob(Request):
     error: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallHook(Request):
     """Call a user's function; an async driver awaits what it returns. The answer is its result."""
 
@@ -385,7 +386,7 @@ class CallHook(Request):
     args: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pause(Request):
     """Wait for so many seconds."""
 

@@ -1,5 +1,7 @@
 """From a row of the database to the value a caller gets."""
 
+from datetime import datetime
+
 from lifecycle.documents import decode
 from lifecycle.models.reads import (
     Approval,
@@ -38,9 +40,23 @@ def checkpoint(row: Row) -> Checkpoint:
 
 def message(row: Row) -> Message:
     """A message with its content as it was given."""
-    content = decode(row["content"]) if row["encoding"] == "json" else row["content"]
-    changed = {"content": content, "metadata": decode(row["metadata"]) or {}}
-    return Message.of({name: row.get(name) for name in Message.model_fields} | changed)
+    return placed_message(row, row["session_id"], row["seq"], row["created_at"])
+
+
+def placed_message(row: Row, session_id: str, seq: int, created_at: datetime) -> Message:
+    """A message that was just added."""
+    return Message.of(
+        {
+            "session_id": session_id,
+            "seq": seq,
+            "message_id": row["message_id"],
+            "role": row["role"],
+            "content": decode(row["content"]) if row["encoding"] == "json" else row["content"],
+            "agent_id": row["agent_id"],
+            "metadata": {} if row["metadata"] is None else decode(row["metadata"]),
+            "created_at": created_at,
+        }
+    )
 
 
 def transition(row: Row) -> TransitionRecord:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle.operations import requests as r
-from lifecycle.recipes import lists, portable, postgresql, sweeps
+from lifecycle.recipes import keyed, lists, portable, postgresql, sweeps
 from lifecycle.recipes.statement import Single
 
 PORTABLE: dict[type[r.Request], Callable[[Any], portable.Recipe]] = {
@@ -47,4 +47,8 @@ PORTABLE: dict[type[r.Request], Callable[[Any], portable.Recipe]] = {
     r.EndJob: portable.end_job,
 }
 
-SINGLES: dict[str, dict[type[r.Request], Single]] = {"postgresql": postgresql.SINGLES, "sqlite": {}, "mysql": {}}
+SINGLES: dict[str, dict[type[r.Request], Single]] = {
+    "postgresql": postgresql.SINGLES,
+    "sqlite": keyed.READS,
+    "mysql": {},
+}

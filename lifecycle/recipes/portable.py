@@ -65,14 +65,30 @@ def setting(table: sa.Table, row_key: Row, values: Row) -> tuple[Statement, Row]
 
 
 LOCK = Statement(sa.select(*t.sessions.c, now().label("now")).where(of_key(t.sessions)).with_for_update())
+# What saves, messages and signs of life look at: reading the rest would cost them as much as writing.
+_LOCK_SHORT = Statement(
+    sa.select(
+        *[
+            t.sessions.c[name]
+            for name in (
+                "tenant", "session_id", "state", "title", "version", "next_seq", "message_count", "last_active_at",
+                "idle_active", "idle_suspended", "max_age_at", "expires_at", "deleted_at", "lease_holder",
+                "lease_expires_at",
+            )
+        ],
+        now().label("now"),
+    )
+    .where(of_key(t.sessions))
+    .with_for_update()
+)  # fmt: skip
 GET = Statement(sa.select(*t.sessions.c).where(of_key(t.sessions), t.sessions.c.deleted_at.is_(None)))
 GET_ANY = Statement(sa.select(*t.sessions.c).where(of_key(t.sessions)))
 NOW = Statement(sa.select(now().label("now")))
 
 
-def _lock(request: Any) -> Recipe:
+def _lock(request: Any, statement: Statement = LOCK) -> Recipe:
     """The session's row, locked, with `now`; None where it is missing or hidden."""
-    found = yield LOCK, key(request)
+    found = yield statement, key(request)
     return found[0] if found and found[0]["deleted_at"] is None else None
 
 
@@ -122,6 +138,9 @@ def _set(row: Row, values: Row) -> Recipe:
     row.update(values)
 
 
+_TAKEN = Statement(sa.select(t.sessions.c.session_id).where(of_key(t.sessions)))
+
+
 def create_session(request: r.CreateSession) -> Recipe:
     """Insert unless the id is taken."""
     (clock,) = yield NOW, {}
@@ -146,7 +165,7 @@ def create_session(request: r.CreateSession) -> Recipe:
         "attempts": 0,
         "pending_approvals": 0,
     }
-    taken = yield GET_ANY, key(request)
+    taken = yield _TAKEN, key(request)
     if taken:
         return None
     yield insert(t.sessions, tuple(row)), bound(row)
@@ -194,7 +213,7 @@ def joined(old: str | None, added: str) -> str:
 
 def save_state(request: r.SaveState) -> Recipe:
     """Check, bump the version, write the documents."""
-    row = yield from _lock(request)
+    row = yield from _lock(request, _LOCK_SHORT)
     if row is None or row["state"] != "active" or _leased(row):
         return None
     if request.expected is not None and row["version"] != request.expected:
@@ -326,7 +345,7 @@ def touch(request: r.Touch) -> Recipe:
     """Push the deadlines of live sessions, in key order."""
     touched = []
     for session_id in request.session_ids:
-        found = yield LOCK, {"p_tenant": request.tenant, "p_session_id": session_id}
+        found = yield _LOCK_SHORT, {"p_tenant": request.tenant, "p_session_id": session_id}
         if found and found[0]["deleted_at"] is None and found[0]["state"] in states.LIVE:
             yield setting(t.sessions, _own(found[0]), _active_now(found[0]))
             touched.append(session_id)
@@ -341,7 +360,7 @@ _MESSAGE_INSERT = (
 
 def add_messages(request: r.AddMessages) -> Recipe:
     """Take the next numbers, insert, count."""
-    row = yield from _lock(request)
+    row = yield from _lock(request, _LOCK_SHORT)
     if row is None or row["state"] not in states.LIVE or _leased(row):
         return None
     return (yield from _append(row, request.messages, request.auto_title))
@@ -349,8 +368,23 @@ def add_messages(request: r.AddMessages) -> Recipe:
 
 def _append(row: Row, new: tuple[Row, ...], auto_title: tuple[str, str] | None) -> Recipe:
     first = row["next_seq"]
+    tenant, session_id, now_ = row["tenant"], row["session_id"], row["now"]
+    # Written out, as it is done for each message of a batch.
     stamped = [
-        bound({**message, **_own(row), "seq": first + i, "created_at": row["now"]}) for i, message in enumerate(new)
+        {
+            "p_tenant": tenant,
+            "p_session_id": session_id,
+            "p_seq": first + i,
+            "p_message_id": message["message_id"],
+            "p_role": message["role"],
+            "p_content": message["content"],
+            "p_encoding": message["encoding"],
+            "p_content_folded": message["content_folded"],
+            "p_agent_id": message["agent_id"],
+            "p_metadata": message["metadata"],
+            "p_created_at": now_,
+        }
+        for i, message in enumerate(new)
     ]
     yield Many(insert(t.messages, _MESSAGE_INSERT), stamped)
     values: Row = {

@@ -14,10 +14,10 @@ from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from lifecycle import states
 from lifecycle.models import tables as t
-from lifecycle.models.reads import Session
 from lifecycle.models.types import Timestamp, now, transaction_id
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable import bound, is_in, key, load_statement, of_key, p
+from lifecycle.recipes.keyed import FIELDS, READS, first
+from lifecycle.recipes.portable import bound, is_in, key, of_key, p
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c
@@ -25,8 +25,6 @@ _TIME = Timestamp()
 # Literals stand in the text of a statement: as parameters they would be sent each time.
 _ONE: Any = sa.literal_column("1", sa.BigInteger())
 _MINUTE = sa.func.date_trunc(sa.literal_column("'minute'"), now(), type_=_TIME)
-# What a session is read back as; the rest of the row is ours alone.
-_FIELDS = [S[name] for name in Session.model_fields]
 _TEXTS = ARRAY(sa.Text())
 
 
@@ -102,7 +100,7 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
         pg_insert(t.sessions)
         .values(values)
         .on_conflict_do_nothing(index_elements=["tenant", "session_id"])
-        .returning(*_FIELDS, S.next_seq)
+        .returning(*FIELDS, S.next_seq)
         .cte("made")
     )
     parts = [_audit(made, sa.literal_column("'create'"), sa.null(), made.c.state)]
@@ -112,7 +110,7 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
             made.c.tenant, made.c.session_id, *[p(name, sa.Text()) for name in documents], made.c.version, now()
         )
         parts.append(sa.insert(t.session_states).from_select(columns, chosen).cte("written"))
-    return Statement(sa.select(*[made.c[column.name] for column in _FIELDS]).add_cte(*parts))
+    return Statement(sa.select(*[made.c[column.name] for column in FIELDS]).add_cte(*parts))
 
 
 def _bind_create(request: r.CreateSession) -> dict[str, Any]:
@@ -229,9 +227,9 @@ def move_statement(trigger: str, expected: bool) -> Statement:
     )
     if expected:
         chosen = chosen.where(S.version == p("expected"))
-    moved = chosen.values(values).returning(*_FIELDS, S.next_seq, locked.c.from_state).cte("moved")
+    moved = chosen.values(values).returning(*FIELDS, S.next_seq, locked.c.from_state).cte("moved")
     audit = _audit(moved, sa.literal_column(f"'{trigger}'"), moved.c.from_state, moved.c.state)
-    return Statement(sa.select(*[moved.c[column.name] for column in _FIELDS]).add_cte(audit))
+    return Statement(sa.select(*[moved.c[column.name] for column in FIELDS]).add_cte(audit))
 
 
 def _bind_move(request: r.Move) -> dict[str, Any]:
@@ -339,10 +337,6 @@ def _read_add(request: r.AddMessages, rows: list[dict[str, Any]]) -> Any:
     return [(first + i, at) for i in range(len(request.messages))]
 
 
-def _first(_request: Any, rows: list[dict[str, Any]]) -> Any:
-    return rows[0] if rows else None
-
-
 def _version(_request: Any, rows: list[dict[str, Any]]) -> Any:
     return rows[0]["version"] if rows else None
 
@@ -352,15 +346,11 @@ def _create_shape(request: r.CreateSession) -> Statement:
     return create_statement(documents, tuple(name for name in request.values if name not in _GIVEN))
 
 
-_GET_ANY = Statement(sa.select(*_FIELDS).where(of_key(t.sessions)))
-_GET = Statement(sa.select(*_FIELDS).where(of_key(t.sessions), _SHOWN))
-
 SINGLES: dict[type[r.Request], Single] = {
-    r.CreateSession: Single(_create_shape, _bind_create, _first),
-    r.GetSession: Single(lambda request: _GET_ANY if request.deleted else _GET, key, _first),
+    r.CreateSession: Single(_create_shape, _bind_create, first),
     r.SaveState: Single(_save_statement, _bind_save, _version),
-    r.LoadState: Single(lambda request: load_statement(request.any_state), key, _first),
-    r.Move: Single(lambda request: move_statement(request.trigger, request.expected is not None), _bind_move, _first),
+    **READS,
+    r.Move: Single(lambda request: move_statement(request.trigger, request.expected is not None), _bind_move, first),
     r.Touch: Single(
         lambda request: _TOUCH if len(request.session_ids) == 1 else _touch_many(),
         _bind_touch,

@@ -1,0 +1,120 @@
+"""What the drivers for SQLite and MariaDB share: compiled statements on DB-API connections."""
+
+import contextlib
+import time
+from typing import Any
+
+import sqlalchemy as sa
+
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, run
+from lifecycle.errors import StorageUnavailable
+from lifecycle.operations.requests import CallHook, Pause
+from lifecycle.operations.typing import Steps, T
+from lifecycle.recipes import book
+from lifecycle.recipes.lists import TimeLimit
+from lifecycle.recipes.statement import Many
+from lifecycle.settings import DatabaseSettings
+
+UPGRADE = "the database has no tables of this release: run `lifecycle db upgrade` (or call manager.setup())"
+
+
+class DbapiDriver(Stepper):
+    """Runs each request in a transaction of its own; what differs between the two databases is in the subclasses."""
+
+    dialect: str
+    failures: tuple[type[Exception], ...]
+
+    def __init__(self, settings: DatabaseSettings, engine: sa.Engine) -> None:
+        super().__init__()
+        self._settings = settings
+        self.engine = engine
+
+    def close(self) -> None:
+        """Close the connections."""
+        self.engine.dispose()
+
+    def run(self, operation: Steps[T]) -> T:
+        """Run one operation to its end."""
+        self.check_process()
+        return run(operation, self._meet)
+
+    def _meet(self, request: Any) -> Any:
+        if isinstance(request, CallHook):
+            return self.call_hook(request)
+        if isinstance(request, Pause):
+            time.sleep(request.seconds)
+            return None
+        for attempt in range(ATTEMPTS):
+            try:
+                return self._transaction(request)
+            except Aborted as error:
+                if attempt == ATTEMPTS - 1:
+                    raise StorageUnavailable(str(error)) from error.__cause__
+                time.sleep(0.005 * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def call_hook(self, request: CallHook) -> Any:
+        """Call a user's function."""
+        return call_sync_hook(request)
+
+    def _transaction(self, request: Any) -> Any:
+        recipe = book.PORTABLE[type(request)](request)
+        committing = limited = False
+        with self._connection(request) as connection:
+            cursor = connection.cursor()
+            try:
+                self._begin(cursor, request)
+                step = next(recipe)
+                try:
+                    while True:
+                        if isinstance(step, TimeLimit):
+                            limited = True
+                            self._limit(connection, cursor)
+                            answer: Any = None
+                        else:
+                            answer = self._step(cursor, step)
+                        step = recipe.send(answer)
+                except StopIteration as done:
+                    committing = True
+                    cursor.execute("COMMIT")
+                    committing = False
+                    return done.value
+            except BaseException as error:
+                self._roll_back(connection, cursor)
+                if isinstance(error, self.failures):
+                    raise self._translate(error, committing=committing, limited=limited) from error
+                raise
+            finally:
+                recipe.close()
+                if limited:
+                    self._unlimit(connection, cursor)
+                with contextlib.suppress(*self.failures):
+                    cursor.close()
+
+    def _step(self, cursor: Any, step: Any) -> Any:
+        if isinstance(step, Many):
+            compiled = step.statement.on(self.dialect)
+            cursor.executemany(compiled.sql, [compiled.bind(values) for values in step.values])
+            return None
+        statement, values = step
+        compiled = statement.on(self.dialect)
+        cursor.execute(compiled.sql, compiled.bind(values))
+        return compiled.read(cursor.fetchall()) if compiled.returns_rows else cursor.rowcount
+
+    def _connection(self, request: Any) -> contextlib.AbstractContextManager[Any]:
+        raise NotImplementedError
+
+    def _begin(self, cursor: Any, request: Any) -> None:
+        raise NotImplementedError
+
+    def _limit(self, connection: Any, cursor: Any) -> None:
+        raise NotImplementedError
+
+    def _unlimit(self, connection: Any, cursor: Any) -> None:
+        raise NotImplementedError
+
+    def _roll_back(self, connection: Any, cursor: Any) -> None:
+        raise NotImplementedError
+
+    def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception:
+        raise NotImplementedError

@@ -1,0 +1,144 @@
+"""The driver for MariaDB: PyMySQL connections from an SQLAlchemy pool."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from lifecycle import urls
+from lifecycle.drivers.dbapi import UPGRADE, DbapiDriver
+from lifecycle.drivers.stepping import Aborted
+from lifecycle.errors import LimitExceeded, SchemaOutdated, SearchTimeout, StorageUnavailable
+from lifecycle.operations.requests import DuplicateKey
+from lifecycle.recipes.statement import Many
+from lifecycle.settings import DatabaseSettings
+
+# MariaDB's error numbers.
+_DUPLICATE = 1062
+_LOCKS = {1205, 1213}
+_MISSING = {1054, 1146}
+_STATEMENT_TIME = 1969
+
+
+class MariadbDriver(DbapiDriver):
+    """MariaDB through PyMySQL."""
+
+    dialect = "mysql"
+
+    def __init__(self, settings: DatabaseSettings) -> None:
+        import pymysql
+
+        self.failures = (pymysql.err.Error,)
+        self._errors = pymysql.err
+        engine = sa.create_engine(
+            urls.engine_url(settings.url),
+            pool_size=settings.pool_size,
+            max_overflow=0,
+            pool_timeout=settings.connect_timeout,
+            pool_pre_ping=True,
+            pool_reset_on_return=None,
+            connect_args={"connect_timeout": max(1, int(settings.connect_timeout)), "autocommit": True},
+        )
+        sa.event.listen(engine, "do_connect", self._connect)
+        sa.event.listen(engine, "connect", self._set_up)
+        super().__init__(settings, engine)
+        self._largest = 16 * 1024 * 1024
+
+    def _connect(self, _dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> Any:
+        """Connect to a unix socket ourselves: where that fails, PyMySQL leaves its own socket open."""
+        import pymysql
+
+        path = options.get("unix_socket")
+        if path is None:
+            return None
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.settimeout(options["connect_timeout"])
+            link.connect(path)
+            link.settimeout(None)
+            connection = pymysql.connect(**options, defer_connect=True)
+            connection.connect(link)
+        except OSError as error:
+            link.close()
+            raise pymysql.err.OperationalError(2003, f"cannot connect to {path}: {error}") from error
+        except BaseException:
+            link.close()
+            raise
+        return connection
+
+    def _set_up(self, connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            cursor.execute(
+                "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
+                " innodb_lock_wait_timeout = %s, max_statement_time = %s",
+                (max(1, int(self._settings.statement_timeout)), float(self._settings.statement_timeout)),
+            )
+            cursor.execute("SELECT @@max_allowed_packet")
+            (self._largest,) = cursor.fetchone()
+
+    @contextlib.contextmanager
+    def _connection(self, request: Any) -> Iterator[Any]:
+        del request
+        try:
+            fairy = self.engine.raw_connection()
+        except (self._errors.Error, sa.exc.SQLAlchemyError) as error:
+            raise StorageUnavailable(f"MariaDB: {error}") from error
+        connection: Any = fairy.driver_connection
+        try:
+            yield connection
+        except BaseException:
+            if not connection.open:
+                fairy.invalidate()
+            raise
+        finally:
+            fairy.close()
+
+    def _step(self, cursor: Any, step: Any) -> Any:
+        sets = step.values if isinstance(step, Many) else (step[1],)
+        for values in sets:
+            size = sum(len(value) for value in values.values() if isinstance(value, str))
+            if size > self._largest // 4:
+                exact = sum(len(value.encode()) for value in values.values() if isinstance(value, str))
+                if exact + 65536 > self._largest:
+                    raise LimitExceeded(
+                        "the statement", exact, self._largest - 65536, "bytes", "MariaDB's max_allowed_packet"
+                    )
+        return super()._step(cursor, step)
+
+    def _begin(self, cursor: Any, request: Any) -> None:
+        del request
+        cursor.execute("BEGIN")
+
+    def _limit(self, connection: Any, cursor: Any) -> None:
+        del connection
+        cursor.execute("SET SESSION max_statement_time = %s", (float(self._settings.search_timeout),))
+
+    def _unlimit(self, connection: Any, cursor: Any) -> None:
+        if connection.open:
+            with contextlib.suppress(self._errors.Error):
+                cursor.execute("SET SESSION max_statement_time = %s", (float(self._settings.statement_timeout),))
+
+    def _roll_back(self, connection: Any, cursor: Any) -> None:
+        if connection.open:
+            try:
+                cursor.execute("ROLLBACK")
+            except self._errors.Error:
+                with contextlib.suppress(Exception):
+                    connection.close()
+
+    def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception:
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+        if code == _DUPLICATE:
+            return DuplicateKey(str(error))
+        if code in _LOCKS:
+            return Aborted(str(error))
+        if code in _MISSING:
+            return SchemaOutdated(UPGRADE)
+        if code == _STATEMENT_TIME:
+            if limited:
+                return SearchTimeout("the search took longer than database.search_timeout: narrow the filters")
+            return StorageUnavailable("the statement took longer than database.statement_timeout")
+        return StorageUnavailable(f"MariaDB: {error}", outcome_unknown=committing)
