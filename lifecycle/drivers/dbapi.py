@@ -58,7 +58,7 @@ class DbapiDriver(Stepper):
         return call_sync_hook(request)
 
     def _transaction(self, request: Any) -> Any:
-        recipe = book.PORTABLE[type(request)](request)
+        recipe = book.RECIPES[self.dialect][type(request)](request)
         committing = limited = False
         with self._connection(request) as connection:
             cursor = connection.cursor()

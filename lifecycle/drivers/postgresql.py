@@ -18,6 +18,7 @@ from lifecycle.recipes.lists import TimeLimit
 from lifecycle.recipes.statement import Many
 from lifecycle.settings import DatabaseSettings
 
+_RECIPES = book.RECIPES["postgresql"]
 _SINGLES = book.SINGLES["postgresql"]
 
 
@@ -82,7 +83,7 @@ class PostgresDriver(Stepper):
     def _transaction(self, request: Any) -> Any:
         connection = self._take()
         committing = limited = False
-        recipe = book.PORTABLE[type(request)](request)
+        recipe = _RECIPES[type(request)](request)
         try:
             connection.execute("BEGIN")
             step = next(recipe)

@@ -19,6 +19,7 @@ from lifecycle.recipes.lists import TimeLimit
 from lifecycle.recipes.statement import Many
 from lifecycle.settings import DatabaseSettings
 
+_RECIPES = book.RECIPES["postgresql"]
 _SINGLES = book.SINGLES["postgresql"]
 
 
@@ -94,7 +95,7 @@ class AsyncPostgresDriver(Stepper):
     async def _transaction(self, request: Any) -> Any:
         pool, connection = await self._take()
         committing = limited = False
-        recipe = book.PORTABLE[type(request)](request)
+        recipe = _RECIPES[type(request)](request)
         try:
             await connection.execute("BEGIN")
             step = next(recipe)

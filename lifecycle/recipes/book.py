@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle.operations import requests as r
-from lifecycle.recipes import keyed, lists, portable, postgresql, sweeps
+from lifecycle.recipes import bulk, keyed, lists, portable, postgresql, sweeps
 from lifecycle.recipes.statement import Single
 
 PORTABLE: dict[type[r.Request], Callable[[Any], portable.Recipe]] = {
@@ -45,6 +45,13 @@ PORTABLE: dict[type[r.Request], Callable[[Any], portable.Recipe]] = {
     r.ListWorkers: portable.list_workers,
     r.TakeJob: portable.take_job,
     r.EndJob: portable.end_job,
+}
+
+# What a dialect does better in its own way.
+RECIPES: dict[str, dict[type[r.Request], Callable[[Any], portable.Recipe]]] = {
+    "postgresql": {**PORTABLE, r.SweepBatch: bulk.sweep_batch},
+    "sqlite": PORTABLE,
+    "mysql": PORTABLE,
 }
 
 SINGLES: dict[str, dict[type[r.Request], Single]] = {

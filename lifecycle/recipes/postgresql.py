@@ -25,7 +25,7 @@ _TIME = Timestamp()
 # Literals stand in the text of a statement: as parameters they would be sent each time.
 _ONE: Any = sa.literal_column("1", sa.BigInteger())
 _MINUTE = sa.func.date_trunc(sa.literal_column("'minute'"), now(), type_=_TIME)
-_TEXTS = ARRAY(sa.Text())
+TEXTS = ARRAY(sa.Text())
 
 
 def _after(seconds: Any) -> Any:
@@ -63,7 +63,7 @@ def _seconds_for(kind: Any, name: str) -> Any:
     return sa.case((sa.func.jsonb_exists(known, kind), chosen), else_=sa.cast(p(f"{name}_default"), sa.BigInteger()))
 
 
-def _audit(source: Any, trigger: Any, before: Any, after: Any) -> Any:
+def audit_of(source: Any, trigger: Any, before: Any, after: Any) -> Any:
     """The audit row that a changed session's row gives."""
     columns = ["tenant", "session_id", "seq", "trigger_name", "from_state", "to_state", "reason", "actor", "version",
                "created_at", "txid"]  # fmt: skip
@@ -103,7 +103,7 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
         .returning(*FIELDS, S.next_seq)
         .cte("made")
     )
-    parts = [_audit(made, sa.literal_column("'create'"), sa.null(), made.c.state)]
+    parts = [audit_of(made, sa.literal_column("'create'"), sa.null(), made.c.state)]
     if documents is not None:
         columns = ["tenant", "session_id", *documents, "version", "saved_at"]
         chosen = sa.select(
@@ -182,17 +182,10 @@ def _bind_save(request: r.SaveState) -> dict[str, Any]:
     return key(request) | bound(values)
 
 
-@cache
-def move_statement(trigger: str, expected: bool) -> Statement:
-    """Lock, compare the state, set the new one, write the audit row."""
+def moved_values(trigger: str) -> dict[str, Any]:
+    """What a transition writes into the session's row."""
     wanted = states.transition(trigger)
     target: Any = sa.literal_column(f"'{wanted.target}'")
-    locked = (
-        sa.select(S.tenant, S.session_id, S.state.label("from_state"))
-        .where(of_key(t.sessions), _SHOWN)
-        .with_for_update()
-        .cte("locked")
-    )
     values: dict[str, Any] = {
         "state": target,
         "reason": p("reason", sa.Text()),
@@ -220,6 +213,19 @@ def move_statement(trigger: str, expected: bool) -> Statement:
         values |= {"ended_at": sa.null(), "prune_at": sa.null(), "expires_at": _expiry(idle, max_age_at)}
         if reopened:
             values["max_age_at"] = max_age_at
+    return values
+
+
+@cache
+def move_statement(trigger: str, expected: bool) -> Statement:
+    """Lock, compare the state, set the new one, write the audit row."""
+    wanted = states.transition(trigger)
+    locked = (
+        sa.select(S.tenant, S.session_id, S.state.label("from_state"))
+        .where(of_key(t.sessions), _SHOWN)
+        .with_for_update()
+        .cte("locked")
+    )
     chosen = sa.update(t.sessions).where(
         S.tenant == locked.c.tenant,
         S.session_id == locked.c.session_id,
@@ -227,8 +233,8 @@ def move_statement(trigger: str, expected: bool) -> Statement:
     )
     if expected:
         chosen = chosen.where(S.version == p("expected"))
-    moved = chosen.values(values).returning(*FIELDS, S.next_seq, locked.c.from_state).cte("moved")
-    audit = _audit(moved, sa.literal_column(f"'{trigger}'"), moved.c.from_state, moved.c.state)
+    moved = chosen.values(moved_values(trigger)).returning(*FIELDS, S.next_seq, locked.c.from_state).cte("moved")
+    audit = audit_of(moved, sa.literal_column(f"'{trigger}'"), moved.c.from_state, moved.c.state)
     return Statement(sa.select(*[moved.c[column.name] for column in FIELDS]).add_cte(audit))
 
 
@@ -253,7 +259,7 @@ _TOUCH = Statement(sa.update(t.sessions).where(of_key(t.sessions), _LIVE).values
 
 @cache
 def _touch_many() -> Statement:
-    ids = p("session_ids", _TEXTS)
+    ids = p("session_ids", TEXTS)
     # In key order, so that two batches never wait for each other in a circle.
     locked = (
         sa.select(S.tenant, S.session_id)
@@ -309,7 +315,7 @@ def add_messages_statement(one: bool, auto_title: bool) -> Statement:
             moved.c.last_message_at,
         )  # fmt: skip
     else:
-        arrays = [p(name, _TEXTS) for name in _MESSAGE]
+        arrays = [p(name, TEXTS) for name in _MESSAGE]
         given = sa.func.unnest(*arrays).table_valued(*_MESSAGE, with_ordinality="place", name="given").render_derived()
         chosen = sa.select(
             moved.c.tenant, moved.c.session_id, moved.c.first_seq + given.c.place - _ONE,

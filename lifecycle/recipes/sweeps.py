@@ -1,5 +1,6 @@
 """Sweeps: one predicate for each, used by the dry run and repeated by the write."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
@@ -117,13 +118,14 @@ def _batch(due: r.Due) -> Statement:
     return Statement(chosen.with_for_update(skip_locked=True) if table is t.sessions else chosen)
 
 
-_KEPT = {make: cache(lambda shape, make=make: make(_due_of(shape))) for make in (_count, _oldest, _batch)}
+@cache
+def _kept(make: Callable[[r.Due], Statement], shape: tuple[Any, ...]) -> Statement:
+    return make(_due_of(shape))
 
 
-def statement(make: Any, due: r.Due) -> Statement:
+def statement(make: Callable[[r.Due], Statement], due: r.Due) -> Statement:
     """The statement for a sweep, kept unless the caller has a condition of its own."""
-    found: Statement = make(due) if due.where is not None else _KEPT[make](_shape(due))
-    return found
+    return make(due) if due.where is not None else _kept(make, _shape(due))
 
 
 def count_due(request: r.CountDue) -> Recipe:

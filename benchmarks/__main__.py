@@ -1,0 +1,68 @@
+"""Measure, and write what was measured: `python -m benchmarks`."""
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from benchmarks import postgresql, report, sqlite
+from benchmarks.measure import Result
+from lifecycle import migrate
+from tests.servers import PostgresServer, ServerUnavailable, find_postgres
+
+SETTINGS = ("postgresql", "sqlite")
+REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+
+
+def main(
+    only: Annotated[str | None, typer.Option(help=f"measure one of {', '.join(SETTINGS)}")] = None,
+    turns: Annotated[int, typer.Option(min=20, help="how often each call is timed")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    write: Annotated[bool, typer.Option("--write", help="write docs/benchmarks.md")] = False,
+) -> None:
+    """Time each hot operation beside its floor, by turns, and print medians and ratios."""
+    if only is not None and only not in SETTINGS:
+        raise typer.BadParameter(f"must be one of {', '.join(SETTINGS)}, not {only!r}", param_hint="--only")
+    chosen = SETTINGS if only is None else (only,)
+    console = Console(stderr=True)
+    results: list[Result] = []
+    versions: dict[str, str] = {}
+    with Progress(console=console, transient=True) as bar:
+
+        def stage(name: str) -> Callable[[], None]:
+            task = bar.add_task(name, total=turns + max(20, turns // 10))
+            return lambda: bar.advance(task)
+
+        if "postgresql" in chosen:
+            try:
+                with PostgresServer(find_postgres(18)) as server:
+                    url = server.create_database("benchmark")
+                    migrate.upgrade(url)
+                    versions["PostgreSQL"] = server.version
+                    results += postgresql.sync_results(url, turns, stage("PostgreSQL, sync"))
+                    results += asyncio.run(postgresql.async_results(url, turns, stage("PostgreSQL, async")))
+            except ServerUnavailable as reason:
+                console.print(f"PostgreSQL left out: {reason}")
+        if "sqlite" in chosen:
+            with tempfile.TemporaryDirectory() as directory:
+                path = Path(directory)
+                results += sqlite.sync_results(path / "sync.db", turns, stage("SQLite, sync"))
+                results += asyncio.run(sqlite.async_results(path / "async.db", turns, stage("SQLite, async")))
+    if as_json:
+        json.dump(report.as_json(results), sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        Console().print(report.table(results))
+    if write:
+        REPORT.write_text(report.markdown(results, versions, turns))
+
+
+if __name__ == "__main__":
+    typer.run(main)
