@@ -50,7 +50,7 @@ def predicate(due: r.Due) -> tuple[sa.Table, Any, Any]:
             match += [
                 order <= at,
                 is_in(columns.state, states.LIVE),
-                columns.message_count == 0,
+                columns.message_count == sa.literal_column("0"),
                 columns.deleted_at.is_(None),
                 ~saved.exists(),
             ]
@@ -109,7 +109,7 @@ def _count(due: r.Due) -> Statement:
 
 def _oldest(due: r.Due) -> Statement:
     table, match, order = predicate(due)
-    return Statement(sa.select(order.label("oldest")).select_from(table).where(match).order_by(order).limit(1))
+    return Statement(sa.select(order.label("oldest")).select_from(table).where(match).order_by(order).limit(sa.literal_column("1")))
 
 
 def _batch(due: r.Due) -> Statement:
