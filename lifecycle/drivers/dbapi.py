@@ -12,6 +12,7 @@ from lifecycle.operations.requests import CallHook, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
+from lifecycle.recipes.portable import Recipe
 from lifecycle.recipes.statement import Many
 from lifecycle.settings import DatabaseSettings
 
@@ -58,7 +59,7 @@ class DbapiDriver(Stepper):
         return call_sync_hook(request)
 
     def _transaction(self, request: Any) -> Any:
-        recipe = book.RECIPES[self.dialect][type(request)](request)
+        recipe = self._recipe(request)
         committing = limited = False
         with self._connection(request) as connection:
             cursor = connection.cursor()
@@ -90,6 +91,9 @@ class DbapiDriver(Stepper):
                     self._unlimit(connection, cursor)
                 with contextlib.suppress(*self.failures):
                     cursor.close()
+
+    def _recipe(self, request: Any) -> Recipe:
+        return book.RECIPES[self.dialect][type(request)](request)
 
     def _step(self, cursor: Any, step: Any) -> Any:
         if isinstance(step, Many):

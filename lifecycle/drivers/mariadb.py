@@ -10,9 +10,10 @@ import sqlalchemy as sa
 from lifecycle import urls
 from lifecycle.drivers.dbapi import UPGRADE, DbapiDriver
 from lifecycle.drivers.stepping import Aborted
-from lifecycle.errors import LimitExceeded, SchemaOutdated, SearchTimeout, StorageUnavailable
+from lifecycle.errors import SchemaOutdated, SearchTimeout, StorageUnavailable
 from lifecycle.operations.requests import DuplicateKey
-from lifecycle.recipes.statement import Many
+from lifecycle.recipes import large
+from lifecycle.recipes.portable import Recipe
 from lifecycle.settings import DatabaseSettings
 
 # MariaDB's error numbers.
@@ -96,17 +97,8 @@ class MariadbDriver(DbapiDriver):
         finally:
             fairy.close()
 
-    def _step(self, cursor: Any, step: Any) -> Any:
-        sets = step.values if isinstance(step, Many) else (step[1],)
-        for values in sets:
-            size = sum(len(value) for value in values.values() if isinstance(value, str))
-            if size > self._largest // 4:
-                exact = sum(len(value.encode()) for value in values.values() if isinstance(value, str))
-                if exact + 65536 > self._largest:
-                    raise LimitExceeded(
-                        "the statement", exact, self._largest - 65536, "bytes", "MariaDB's max_allowed_packet"
-                    )
-        return super()._step(cursor, step)
+    def _recipe(self, request: Any) -> Recipe:
+        return large.split(super()._recipe(request), lambda: self._largest)
 
     def _begin(self, cursor: Any, request: Any) -> None:
         del request

@@ -109,7 +109,9 @@ def _count(due: r.Due) -> Statement:
 
 def _oldest(due: r.Due) -> Statement:
     table, match, order = predicate(due)
-    return Statement(sa.select(order.label("oldest")).select_from(table).where(match).order_by(order).limit(sa.literal_column("1")))
+    return Statement(
+        sa.select(order.label("oldest")).select_from(table).where(match).order_by(order).limit(sa.literal_column("1"))
+    )
 
 
 def _batch(due: r.Due) -> Statement:

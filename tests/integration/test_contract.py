@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 import math
 import threading
 from collections.abc import Iterator
@@ -128,6 +129,28 @@ def test_large_documents_and_long_conversations(manager: Any) -> None:
     assert state.context == {"x": "é" * 2_500_000}
     with pytest.raises(LimitExceeded):
         manager.save_state("s", context={"x": "y" * 17_000_000})
+
+
+@pytest.mark.parametrize("filling", ['"\\', "😀"])
+def test_a_document_at_the_bound(manager: Any, filling: str) -> None:
+    """16 MiB are accepted whatever has to be escaped in them, kept in a checkpoint, restored and forked."""
+    bound = 16 * 1024 * 1024
+    room = bound - len(json.dumps({"x": ""}, separators=(",", ":")))
+    size = len(json.dumps(filling, ensure_ascii=False).encode()) - 2
+    document = {"x": filling * (room // size)}
+    manager.create_session(session_id="s", context=document)
+    assert manager.load_state("s").context == document
+    manager.save_state("s", context=document, plan=[1])
+    kept = manager.checkpoint("s", "large")
+    manager.save_state("s", context={}, conversation=[filling * 1_000_000])
+    manager.save_state("s", append=[filling * 1_000_000])
+    assert manager.load_state("s").conversation == [filling * 1_000_000] * 2
+    assert manager.load_state("s").context == {}
+    manager.restore_checkpoint("s", kept.seq)
+    state = manager.load_state("s")
+    assert (state.context, state.plan, state.conversation) == (document, [1], None)
+    fork = manager.fork_session("s", new_id="fork")
+    assert manager.load_state(fork.session_id).context == document
 
 
 def test_a_save_on_top_of_anothers_is_refused(manager: Any) -> None:

@@ -28,9 +28,9 @@ INSERT INTO sessions (tenant, session_id, kind, user_id, agent_id, parent_id, ti
 SELECT '', md5(i::text), (ARRAY['chat','chat','chat','cron','copilot'])[1 + i %% 5], 'user' || i %% 20000, 'agent' || i %% 50,
   CASE WHEN i %% 100 = 0 THEN md5((i + 1)::text) END,
   'About ' || md5((i * 7)::text), 'about ' || md5((i * 7)::text), state, '{}', '{}', 1, 5, 3, at, at, date_trunc('minute', at), at,
-  86400, 2592000, CASE WHEN state IN ('active', 'suspended') THEN now() + (i %% 86400 + 60) * interval '1 second' END,
+  86400, 2592000, CASE WHEN state IN ('active', 'suspended') THEN now() + (i %% 86400 + 3600) * interval '1 second' END,
   CASE WHEN state NOT IN ('active', 'suspended') THEN at END,
-  CASE WHEN state NOT IN ('active', 'suspended') THEN now() + (i %% 86400 + 60) * interval '1 second' END
+  CASE WHEN state NOT IN ('active', 'suspended') THEN now() + (i %% 86400 + 3600) * interval '1 second' END
 FROM (SELECT i, now() - (i::float8 / %(n)s) * interval '30 days' AS at,
   (ARRAY['active','active','active','active','active','active','suspended','completed','ended','expired'])[1 + i / 5 %% 10] AS state
   FROM generate_series(1, %(n)s) AS i) AS made
