@@ -25,7 +25,7 @@ from lifecycle.errors import InvalidArgument, SchemaOutdated, StorageUnavailable
 from lifecycle.log import mask_passwords
 from lifecycle.urls import dialect_name, engine_url, is_memory
 
-VERSION_TABLE: Final = "alembic_version"
+VERSION_TABLE: Final = "lifecycle_schema"
 TITLE_INDEX: Final = "ix_sessions_title_trgm"
 TITLE_TABLE: Final = "sessions_title_fts"
 CONTENT_INDEX: Final = "ix_session_messages_content_trgm"

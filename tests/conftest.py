@@ -113,7 +113,7 @@ def migrated_postgres15_url(postgres15_server: PostgresServer, postgres15_templa
 @pytest.fixture
 def migrated_mariadb_url(mariadb_server: MariaDBServer, mariadb_migrated: str) -> str:
     """The URL of a database with the schema in place on MariaDB: one per worker process, emptied for every test."""
-    mariadb_server.empty_database(mariadb_migrated, keep="alembic_version")
+    mariadb_server.empty_database(mariadb_migrated, keep="lifecycle_schema")
     return mariadb_server.url(mariadb_migrated)
 
 

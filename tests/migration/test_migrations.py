@@ -63,10 +63,10 @@ def schema(url: str, *, search: bool = True) -> list[tuple[Any, ...]]:
         found = rows(url, "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'")
         found = [(what, name, re.sub(r"\s+", " ", text or "")) for what, name, text in found]
         return sorted(
-            row for row in found if row[1] != "alembic_version" and (search or "sessions_title" not in row[1])
+            row for row in found if row[1] != "lifecycle_schema" and (search or "sessions_title" not in row[1])
         )
     if kind == "mariadb":
-        tables = [name for (name,) in rows(url, "SHOW TABLES") if name != "alembic_version"]
+        tables = [name for (name,) in rows(url, "SHOW TABLES") if name != "lifecycle_schema"]
         # The order of the keys is that of their creation.
         return sorted(
             (name, *sorted(line.strip().rstrip(",") for line in text.splitlines()))
@@ -83,7 +83,7 @@ def schema(url: str, *, search: bool = True) -> list[tuple[Any, ...]]:
         " UNION ALL SELECT 'options', relname, reloptions::text FROM pg_class"
         " WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL",
     )
-    return sorted(row for row in found if row[1] != "alembic_version" and (search or "_trgm" not in row[2]))
+    return sorted(row for row in found if row[1] != "lifecycle_schema" and (search or "_trgm" not in row[2]))
 
 
 def create_all(connection: sa.Connection) -> None:
@@ -115,7 +115,9 @@ def test_schema_is_that_of_the_metadata(database_url: str) -> None:
     migrate.upgrade(database_url)
 
     def differences(connection: sa.Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts=migrate.COMPARISON)
+        context = MigrationContext.configure(
+            connection, opts={"version_table": migrate.VERSION_TABLE, **migrate.COMPARISON}
+        )
         found: list[Any] = compare_metadata(context, metadata)
         return [change for change in found if not (isinstance(change, list) and all(map(means_nothing, change)))]
 
@@ -198,7 +200,7 @@ def test_ten_processes_at_once(database_url: str) -> None:
 
     assert errors == [""] * 10
     assert [process.returncode for process in processes] == [0] * 10
-    assert rows(database_url, "SELECT version_num FROM alembic_version") == [(migrate.head(),)]
+    assert rows(database_url, "SELECT version_num FROM lifecycle_schema") == [(migrate.head(),)]
 
 
 def test_mariadb_upgrade_can_be_repeated(mariadb_url: str) -> None:
@@ -209,7 +211,7 @@ def test_mariadb_upgrade_can_be_repeated(mariadb_url: str) -> None:
         mariadb_url,
         "DROP TABLE worker_jobs",
         "DROP INDEX ix_sessions_listed ON sessions",
-        "DELETE FROM alembic_version",
+        "DELETE FROM lifecycle_schema",
     )
 
     migrate.upgrade(mariadb_url)
@@ -248,7 +250,7 @@ def test_check_says_what_to_do(database_url: str) -> None:
         migrate.check(database_url)
     migrate.upgrade(database_url)
     migrate.check(database_url)
-    execute(database_url, "UPDATE alembic_version SET version_num = '9999'")
+    execute(database_url, "UPDATE lifecycle_schema SET version_num = '9999'")
 
     for work in (migrate.check, migrate.upgrade, lambda url: migrate.downgrade(url, "base")):
         with pytest.raises(SchemaOutdated, match="newer release") as raised:
@@ -326,7 +328,7 @@ def test_offline_sql_builds_the_same(database_url: str) -> None:
     migrate.upgrade(database_url)
     expected = schema(database_url)
     migrate.downgrade(database_url, "base")
-    execute(database_url, "DROP TABLE alembic_version")
+    execute(database_url, "DROP TABLE lifecycle_schema")
     text = migrate.sql(database_url)
 
     if dialect_name(database_url) == "sqlite":
