@@ -12,7 +12,7 @@ from lifecycle.operations.requests import CallHook, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
-from lifecycle.recipes.portable import Recipe
+from lifecycle.recipes.portable.base import Recipe
 from lifecycle.recipes.statement import Many
 from lifecycle.settings import DatabaseSettings
 

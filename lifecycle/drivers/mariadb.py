@@ -13,7 +13,7 @@ from lifecycle.drivers.stepping import Aborted
 from lifecycle.errors import SchemaOutdated, SearchTimeout, StorageUnavailable
 from lifecycle.operations.requests import DuplicateKey
 from lifecycle.recipes import large
-from lifecycle.recipes.portable import Recipe
+from lifecycle.recipes.portable.base import Recipe
 from lifecycle.settings import DatabaseSettings
 
 # MariaDB's error numbers.

@@ -12,7 +12,7 @@ from lifecycle import states
 from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
 from lifecycle.recipes import sweeps
-from lifecycle.recipes.portable import NOW, Recipe, bound, is_in, p
+from lifecycle.recipes.portable.base import NOW, Recipe, bound, is_in, p
 from lifecycle.recipes.postgresql import TEXTS, audit_of, moved_values
 from lifecycle.recipes.statement import Statement
 

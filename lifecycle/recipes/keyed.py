@@ -7,7 +7,8 @@ import sqlalchemy as sa
 from lifecycle.models import tables as t
 from lifecycle.models.reads import Session
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable import key, load_statement, of_key
+from lifecycle.recipes.portable.base import key, of_key
+from lifecycle.recipes.portable.saving import load_statement
 from lifecycle.recipes.statement import Single, Statement
 
 # What a session is read back as; the rest of the row is ours alone.

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from lifecycle.errors import LimitExceeded
 from lifecycle.models import tables as t
-from lifecycle.recipes.portable import Recipe, p
+from lifecycle.recipes.portable.base import Recipe, p
 from lifecycle.recipes.statement import Statement
 
 _TABLES = (t.session_states, t.checkpoints)

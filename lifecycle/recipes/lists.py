@@ -13,7 +13,7 @@ from lifecycle import states
 from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp, now
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable import Recipe, Row, bound, is_in, p
+from lifecycle.recipes.portable.base import Recipe, Row, bound, is_in, p
 from lifecycle.recipes.statement import Statement
 
 

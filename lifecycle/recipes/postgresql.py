@@ -17,7 +17,7 @@ from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp, now, transaction_id
 from lifecycle.operations import requests as r
 from lifecycle.recipes.keyed import FIELDS, READS, first
-from lifecycle.recipes.portable import bound, is_in, key, of_key, p
+from lifecycle.recipes.portable.base import bound, is_in, key, of_key, p
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c

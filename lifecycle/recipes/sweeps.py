@@ -11,8 +11,10 @@ from lifecycle import deadlines, states
 from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp, now
 from lifecycle.operations import requests as r
-from lifecycle.recipes import portable
-from lifecycle.recipes.portable import NOW, Recipe, Row, bound, is_in, of_key, p, setting
+from lifecycle.recipes.portable.base import LOCK, NOW, Recipe, Row, audit_row, bound, is_in, of_key, p, setting
+from lifecycle.recipes.portable.moves import moved_columns
+from lifecycle.recipes.portable.people import APPROVAL, decide
+from lifecycle.recipes.portable.sessions import drop
 from lifecycle.recipes.statement import Many, Statement
 
 _UNPROTECTED = sa.text("NOT sessions.protected")
@@ -161,7 +163,7 @@ def sweep_batch(request: r.SweepBatch) -> Recipe:
         case "reap_connections":
             yield Many(_REAP, [_reap_key(row) | values_of(request.due, at) for row in found])
         case _:
-            yield from portable.drop([row | {"now": at} for row in found], request)
+            yield from drop([row | {"now": at} for row in found], request)
     return [row["session_id"] for row in found]
 
 
@@ -176,10 +178,10 @@ def finish(found: list[Row], at: datetime, request: r.SweepBatch, trigger: str) 
         fired = r.Move(
             row["tenant"], row["session_id"], trigger, request.reason, request.actor, request.retention, ("{}", None)
         )
-        values = portable.moved_columns(row, fired, target)
+        values = moved_columns(row, fired, target)
         set_, sent = setting(t.sessions, {"tenant": row["tenant"], "session_id": row["session_id"]}, values)
         updates.append(sent)
-        audit, logged = portable._audit(  # noqa: SLF001 - the same audit row as a transition's
+        audit, logged = audit_row(
             row,
             row["next_seq"],
             trigger,
@@ -212,13 +214,13 @@ def _expire_approvals(found: list[Row], request: r.SweepBatch) -> Recipe:
     for seen in sorted(found, key=lambda row: (row["tenant"], row["session_id"], row["approval_id"])):
         # The session first, then the approval: the order in which every call locks them.
         own = {"p_tenant": seen["tenant"], "p_session_id": seen["session_id"]}
-        locked = yield portable.LOCK, own
+        locked = yield LOCK, own
         if not locked:
             continue
         row = locked[0]
-        fresh = yield portable._APPROVAL, own | {"p_approval_id": seen["approval_id"]}  # noqa: SLF001 - the same lock
+        fresh = yield APPROVAL, own | {"p_approval_id": seen["approval_id"]}
         if fresh and fresh[0]["state"] == "pending":
-            yield from portable._decide(row, fresh[0], "expired", request.actor, request.reason)  # noqa: SLF001
+            yield from decide(row, fresh[0], "expired", request.actor, request.reason)
             expired.append(seen["session_id"])
     return expired
 

@@ -1,0 +1,1 @@
+"""How each request is met on any database: several statements in one transaction."""
