@@ -145,7 +145,17 @@ class SessionBusy(Conflict):
 
 
 class LeaseLost(Conflict):
-    """The lease this write was made under is no longer the session's."""
+    """The lease this write was made under is no longer the session's: it ran out, or somebody took over.
+
+    Nothing was written. `current` is the session's epoch where the database was asked, or None.
+    """
+
+    def __init__(self, session_id: str, epoch: int, current: int | None = None) -> None:
+        where = "its time ran out here" if current is None else f"the session is at epoch {current}"
+        super().__init__(f"the lease on session {session_id!r} (epoch {epoch}) is lost: {where}")
+        self.session_id = session_id
+        self.epoch = epoch
+        self.current = current
 
 
 class SessionProtected(Conflict):

@@ -29,10 +29,13 @@ _FAILED = ExecStatus.FATAL_ERROR
 _BINARY = Format.BINARY
 
 
-def _array(values: list[str | None]) -> bytes:
-    """An array of texts as PostgreSQL reads it (its manual, section 8.15.6): quoted, two characters escaped."""
+def _array(values: list[Any]) -> bytes:
+    """An array as PostgreSQL reads it (its manual, section 8.15.6): texts quoted, two characters escaped."""
     parts = [
-        "NULL" if value is None else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values
+        '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        if isinstance(value, str)
+        else ("NULL" if value is None else repr(value))
+        for value in values
     ]
     return f"{{{','.join(parts)}}}".encode()
 
@@ -43,6 +46,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes | None]] = {
     int: lambda value: b"%d" % value,
     bool: lambda value: b"t" if value else b"f",
     type(None): lambda _: None,
+    float: lambda value: repr(value).encode(),
     list: _array,
     datetime: lambda value: str(value.isoformat()).encode(),
 }

@@ -12,7 +12,7 @@ from lifecycle.drivers.threaded import ThreadedDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import async_method
 from lifecycle.manager.opening import require_postgres, settings_for
-from lifecycle.operations import daemon, lifecycle, messages, people, saving, sessions, sweeps
+from lifecycle.operations import daemon, leases, lifecycle, messages, people, saving, sessions, sweeps
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
 
@@ -135,6 +135,10 @@ class AsyncSessionManager(HookRegistry):
     beat_connection = async_method(people.beat_connection)
     close_connection = async_method(people.close_connection)
     list_connections = async_method(people.list_connections)
+
+    acquire_lease = async_method(leases.acquire_lease)
+    renew_leases = async_method(leases.renew_leases)
+    release_lease = async_method(leases.release_lease)
 
     expire_idle = async_method(sweeps.expire_idle)
     prune_sessions = async_method(sweeps.prune_sessions)

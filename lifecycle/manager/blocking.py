@@ -11,7 +11,7 @@ from lifecycle.drivers.sqlite import SqliteDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import sync_method
 from lifecycle.manager.opening import require_postgres, settings_for
-from lifecycle.operations import daemon, lifecycle, messages, people, saving, sessions, sweeps
+from lifecycle.operations import daemon, leases, lifecycle, messages, people, saving, sessions, sweeps
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
 
@@ -132,6 +132,10 @@ class SessionManager(HookRegistry):
     beat_connection = sync_method(people.beat_connection)
     close_connection = sync_method(people.close_connection)
     list_connections = sync_method(people.list_connections)
+
+    acquire_lease = sync_method(leases.acquire_lease)
+    renew_leases = sync_method(leases.renew_leases)
+    release_lease = sync_method(leases.release_lease)
 
     expire_idle = sync_method(sweeps.expire_idle)
     prune_sessions = sync_method(sweeps.prune_sessions)

@@ -4,30 +4,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lifecycle import states
-from lifecycle.errors import InvalidTransition, SessionNotFound, VersionConflict
+from lifecycle.errors import InvalidTransition, LeaseLost, SessionNotFound, VersionConflict
 from lifecycle.models.reads import Session
 from lifecycle.operations import rows
 from lifecycle.operations.context import Context
+from lifecycle.operations.fencing import Held, fence_of
 from lifecycle.operations.requests import CallHook, GetSession, Move, Row, Touch
 from lifecycle.operations.typing import Steps
 
 _ATTEMPTS = 20
 
 
-def move(context: Context, trigger: str, session_id: str, reason: str | None, actor: str | None) -> Steps[Session]:
+def move(
+    context: Context, trigger: str, session_id: str, reason: str | None, actor: str | None, lease: Held | None
+) -> Steps[Session]:
     """Fire a trigger: one compare-and-set, and no read before it where no hook wants to see the session."""
     session_id = context.check_id(session_id)
     target = states.transition(trigger).target
     retention = context.policies.retention_map(target) if target in states.TERMINAL else ("{}", None)
     reason = context.check_long(reason, "reason")
     actor = context.check_short(actor, "actor")
+    fence = fence_of(context.tenant, session_id, lease)
     hooked = bool(context.hooks.conditions.get(trigger) or context.hooks.before.get(trigger))
     expected: int | None = None
     current: Row = {}
     for _ in range(_ATTEMPTS):
         expected = (yield from _ask_hooks(context, trigger, session_id)) if hooked else None
         row = yield Move(
-            context.tenant, session_id, trigger, reason, actor, retention, context.policies.max_age_map(), expected
+            context.tenant,
+            session_id,
+            trigger,
+            reason,
+            actor,
+            retention,
+            context.policies.max_age_map(),
+            expected,
+            fence,
         )
         if row is not None:
             moved = rows.session(row)
@@ -37,6 +49,11 @@ def move(context: Context, trigger: str, session_id: str, reason: str | None, ac
         current = yield GetSession(context.tenant, session_id)
         if current is None:
             raise SessionNotFound(session_id)
+        # Before the rule that nothing need be done. Who released the lease by this very transition has its epoch still.
+        if fence is not None and (
+            current["lease_epoch"] != fence[1] or current["lease_holder"] not in {fence[0], None}
+        ):
+            raise LeaseLost(session_id, fence[1], current["lease_epoch"])
         if current["state"] == target:
             return rows.session(current)
         if states.moves_to(trigger, current["state"]) is None:
@@ -81,57 +98,87 @@ class AfterHook:
 
 
 def suspend_session(
-    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+    context: Context,
+    session_id: str,
+    *,
+    reason: str | None = None,
+    actor: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Session]:
     """Put an active session aside and return it; a suspended one is returned as it is.
 
-    Raises `SessionNotFound`, `InvalidTransition`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
     """
-    return (yield from move(context, "suspend", session_id, reason, actor))
+    return (yield from move(context, "suspend", session_id, reason, actor, lease))
 
 
 def resume_session(
-    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+    context: Context,
+    session_id: str,
+    *,
+    reason: str | None = None,
+    actor: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Session]:
     """Take a suspended session up again and return it; an active one is returned as it is.
 
-    Raises `SessionNotFound`, `InvalidTransition`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
     """
-    return (yield from move(context, "resume", session_id, reason, actor))
+    return (yield from move(context, "resume", session_id, reason, actor, lease))
 
 
 def complete_session(
-    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+    context: Context,
+    session_id: str,
+    *,
+    reason: str | None = None,
+    actor: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Session]:
-    """Finish a session that reached its goal and return it. Raises `SessionNotFound`, `InvalidTransition`."""
-    return (yield from move(context, "complete", session_id, reason, actor))
+    """Finish a session that reached its goal and return it. Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`."""
+    return (yield from move(context, "complete", session_id, reason, actor, lease))
 
 
 def end_session(
-    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+    context: Context,
+    session_id: str,
+    *,
+    reason: str | None = None,
+    actor: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Session]:
     """Finish a session for any other reason, failure included, and return it.
 
-    Raises `SessionNotFound`, `InvalidTransition`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
     """
-    return (yield from move(context, "end", session_id, reason, actor))
+    return (yield from move(context, "end", session_id, reason, actor, lease))
 
 
 def expire_session(
-    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+    context: Context,
+    session_id: str,
+    *,
+    reason: str | None = None,
+    actor: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Session]:
-    """Expire a session now, whatever its deadline, and return it. Raises `SessionNotFound`, `InvalidTransition`."""
-    return (yield from move(context, "expire", session_id, reason, actor))
+    """Expire a session now, whatever its deadline, and return it. Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`."""
+    return (yield from move(context, "expire", session_id, reason, actor, lease))
 
 
 def reopen_session(
-    context: Context, session_id: str, *, reason: str | None = None, actor: str | None = None
+    context: Context,
+    session_id: str,
+    *,
+    reason: str | None = None,
+    actor: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Session]:
     """Make an expired session active again, with fresh deadlines, and return it.
 
-    Raises `SessionNotFound`, `InvalidTransition`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
     """
-    return (yield from move(context, "reopen", session_id, reason, actor))
+    return (yield from move(context, "reopen", session_id, reason, actor, lease))
 
 
 def touch_session(context: Context, session_id: str | Sequence[str]) -> Steps[int]:

@@ -12,11 +12,13 @@ from lifecycle.ids import uuid7
 from lifecycle.models.reads import Message
 from lifecycle.operations import rows
 from lifecycle.operations.context import Context, check_count
+from lifecycle.operations.fencing import Held, fence_of
 from lifecycle.operations.refusal import explain
 from lifecycle.operations.requests import (
     AddMessages,
     AddMissingMessages,
     DuplicateKey,
+    Fence,
     GetMessages,
     RemoveMessage,
     Row,
@@ -36,20 +38,23 @@ def add_message(
     agent_id: str | None = None,
     metadata: dict[str, Any] | None = None,
     message_id: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Message]:
     """Append a message to an active or suspended session and return it.
 
     `content` is text, or any JSON value such as a list of typed parts. With the caller's `message_id` a repeat is
     safe: it returns the message that is there. The first text of a user becomes the title of a session without one.
-    Raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`, `MessageExists`, `LimitExceeded`,
-    `NotSerializable`.
+    Raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy` (another holds a lease), `LeaseLost`,
+    `MessageExists`, `LimitExceeded`, `NotSerializable`.
     """
     item = {"role": role, "content": content, "agent_id": agent_id, "metadata": metadata, "message_id": message_id}
-    added = yield from add_messages(context, session_id, [item])
+    added = yield from add_messages(context, session_id, [item], lease=lease)
     return added[0]
 
 
-def add_messages(context: Context, session_id: str, messages: Sequence[Mapping[str, Any]]) -> Steps[list[Message]]:
+def add_messages(
+    context: Context, session_id: str, messages: Sequence[Mapping[str, Any]], *, lease: Held | None = None
+) -> Steps[list[Message]]:
     """Append messages (mappings with role, content, and optionally agent_id, metadata, message_id), all or none.
 
     Returns them in order. Raises what `add_message` raises.
@@ -64,23 +69,24 @@ def add_messages(context: Context, session_id: str, messages: Sequence[Mapping[s
         return []
     if len({row["message_id"] for row in new}) != len(new):
         raise InvalidArgument("messages: two of them have the same message_id")
+    fence = fence_of(context.tenant, session_id, lease)
     try:
-        placed = yield AddMessages(context.tenant, session_id, new, _auto_title(context, new))
+        placed = yield AddMessages(context.tenant, session_id, new, _auto_title(context, new), fence)
     except DuplicateKey:
-        return (yield from _repeat(context, session_id, new))
+        return (yield from _repeat(context, session_id, new, fence))
     if placed is None:
-        yield from explain(context, session_id, "add a message to", needs=states.LIVE)
+        yield from explain(context, session_id, "add a message to", needs=states.LIVE, fence=fence)
     return [
         rows.placed_message(row, session_id, seq, created_at)
         for row, (seq, created_at) in zip(new, placed, strict=True)
     ]
 
 
-def _repeat(context: Context, session_id: str, new: tuple[Row, ...]) -> Steps[list[Message]]:
+def _repeat(context: Context, session_id: str, new: tuple[Row, ...], fence: Fence | None) -> Steps[list[Message]]:
     """Some ids are taken: add the rest, and give back what is there, provided that it says the same."""
-    found = yield AddMissingMessages(context.tenant, session_id, new)
+    found = yield AddMissingMessages(context.tenant, session_id, new, fence)
     if found is None:
-        yield from explain(context, session_id, "add a message to", needs=states.LIVE)
+        yield from explain(context, session_id, "add a message to", needs=states.LIVE, fence=fence)
     by_id = {row["message_id"]: row for row in found}
     for row in new:
         there = by_id[row["message_id"]]
@@ -114,26 +120,30 @@ def get_messages(
     return [rows.message(row) for row in found]
 
 
-def pop_message(context: Context, session_id: str) -> Steps[Message | None]:
+def pop_message(context: Context, session_id: str, *, lease: Held | None = None) -> Steps[Message | None]:
     """Remove the last message and return it; None when there is none.
 
-    No two callers get the same one. Raises `SessionNotFound`, `InvalidTransition`, `SessionBusy`.
+    No two callers get the same one. Raises `SessionNotFound`, `InvalidTransition`, `SessionBusy`, `LeaseLost`.
     """
-    row = yield from _remove(context, session_id, None)
+    row = yield from _remove(context, session_id, None, lease)
     return None if row is None else rows.message(row)
 
 
-def delete_message(context: Context, session_id: str, message_id: str) -> Steps[bool]:
-    """Remove a message by its id; whether it was there. Raises `SessionNotFound`, `InvalidTransition`, `SessionBusy`."""
-    row = yield from _remove(context, session_id, context.check_id(message_id, "message_id"))
+def delete_message(context: Context, session_id: str, message_id: str, *, lease: Held | None = None) -> Steps[bool]:
+    """Remove a message by its id; whether it was there.
+
+    Raises `SessionNotFound`, `InvalidTransition`, `SessionBusy`, `LeaseLost`.
+    """
+    row = yield from _remove(context, session_id, context.check_id(message_id, "message_id"), lease)
     return row is not None
 
 
-def _remove(context: Context, session_id: str, message_id: str | None) -> Steps[Row | None]:
+def _remove(context: Context, session_id: str, message_id: str | None, lease: Held | None) -> Steps[Row | None]:
     session_id = context.check_id(session_id)
-    answer = yield RemoveMessage(context.tenant, session_id, message_id)
+    fence = fence_of(context.tenant, session_id, lease)
+    answer = yield RemoveMessage(context.tenant, session_id, message_id, fence)
     if answer is None:
-        yield from explain(context, session_id, "remove a message of", needs=states.LIVE)
+        yield from explain(context, session_id, "remove a message of", needs=states.LIVE, fence=fence)
     return answer or None
 
 

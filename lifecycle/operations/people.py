@@ -8,6 +8,7 @@ from lifecycle.ids import uuid7
 from lifecycle.models.reads import Approval, Connection
 from lifecycle.operations import rows
 from lifecycle.operations.context import Context, check_count
+from lifecycle.operations.fencing import Held, fence_of
 from lifecycle.operations.refusal import explain
 from lifecycle.operations.requests import (
     BeatConnection,
@@ -35,11 +36,12 @@ def request_approval(
     expires_in: Duration | None = None,
     suspend: bool = False,
     approval_id: str | None = None,
+    lease: Held | None = None,
 ) -> Steps[Approval]:
     """Ask a person to approve `action` and return the pending request.
 
     With `suspend` the session is suspended in the same transaction, and resumed by the decision. `expires_in` bounds
-    the wait. Raises `SessionNotFound`, `InvalidTransition` (it is finished).
+    the wait. Raises `SessionNotFound`, `InvalidTransition` (it is finished), `LeaseLost`.
     """
     session_id = context.check_id(session_id)
     values = {
@@ -48,13 +50,15 @@ def request_approval(
         "details": None if details is None else context.document(details, "details"),
         "requested_by": context.check_short(requested_by, "requested_by"),
     }
-    request = RequestApproval(context.tenant, session_id, values, _duration(expires_in, "expires_in"), bool(suspend))
+    fence = fence_of(context.tenant, session_id, lease)
+    wait = _duration(expires_in, "expires_in")
+    request = RequestApproval(context.tenant, session_id, values, wait, bool(suspend), fence)
     try:
         row = yield request
     except DuplicateKey as error:
         raise InvalidArgument(f"approval_id: {values['approval_id']!r} is taken in this session") from error
     if row is None:
-        yield from explain(context, session_id, "request an approval for", needs=states.LIVE)
+        yield from explain(context, session_id, "request an approval for", needs=states.LIVE, fence=fence)
     return rows.approval(row)
 
 

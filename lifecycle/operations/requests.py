@@ -13,6 +13,8 @@ from typing import Any
 Operation = Generator[Any, Any, Any]
 Row = dict[str, Any]
 SecondsMap = tuple[str, int | None]
+# Who holds the lease that a write is made under, and its epoch.
+Fence = tuple[str, int]
 
 
 class DuplicateKey(Exception):
@@ -61,6 +63,7 @@ class SaveState(OfSession):
     expected: int | None
     token: str | None
     digest: str | None
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +90,7 @@ class Move(OfSession):
     retention: SecondsMap
     max_age: SecondsMap
     expected: int | None = None
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -103,6 +107,7 @@ class AddMessages(OfSession):
 
     messages: tuple[Row, ...]
     auto_title: tuple[str, str] | None
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -110,6 +115,7 @@ class AddMissingMessages(OfSession):
     """As AddMessages, for a retry: ids that are there already are left out: the rows of all of them, or None if refused."""
 
     messages: tuple[Row, ...]
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -128,6 +134,7 @@ class RemoveMessage(OfSession):
     """Remove one message, the last one where no id is given: its row or None."""
 
     message_id: str | None
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -199,6 +206,7 @@ class MakeCheckpoint(OfSession):
 
     label: str
     data: str | None
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -211,6 +219,7 @@ class RestoreCheckpoint(OfSession):
     """Make a checkpoint the saved state of an active session: the new version, None if refused, 0 for no such one."""
 
     seq: int
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)
@@ -224,12 +233,39 @@ class ForkSession(OfSession):
 
 
 @dataclass(slots=True)
+class AcquireLease(OfSession):
+    """Take the lease of a live session that nobody holds: its new epoch, or None if refused."""
+
+    holder: str
+    ttl: float
+
+
+@dataclass(slots=True)
+class RenewLeases(Request):
+    """Prolong leases that are still the holder's: the (tenant, session id, epoch) of those that are.
+
+    `leases` are (tenant, session id, epoch, seconds to live).
+    """
+
+    holder: str
+    leases: tuple[tuple[str, str, int, float], ...]
+
+
+@dataclass(slots=True)
+class ReleaseLease(OfSession):
+    """Give a lease back: whether it was still the holder's."""
+
+    fence: Fence
+
+
+@dataclass(slots=True)
 class RequestApproval(OfSession):
     """Insert a pending approval, suspending the session if asked: the row, or None if refused."""
 
     values: Row
     expires_in: int | None
     suspend: bool
+    fence: Fence | None = None
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from lifecycle.ids import uuid7
 from lifecycle.models.reads import Checkpoint, SavedState, Session
 from lifecycle.operations import rows
 from lifecycle.operations.context import Context, check_count
+from lifecycle.operations.fencing import Held, fence_of
 from lifecycle.operations.refusal import explain
 from lifecycle.operations.requests import (
     DuplicateKey,
@@ -42,15 +43,16 @@ def save_state(
     step: int | Unset | None = UNSET,
     plan: Any = UNSET,
     expected_version: int | None = None,
+    lease: Held | None = None,
     token: str | None = None,
 ) -> Steps[int]:
     """Save the state of an active session and return its new version; when it returns, it is durable.
 
     What is not passed stays as it was; `append` adds entries to the conversation. With `expected_version` a save on
     top of somebody else's is refused. With `token` a repeat of the same save (after a lost connection, say) is safe:
-    it returns the first one's version.
-    Raises `SessionNotFound`, `InvalidTransition` (it is not active), `VersionConflict`, `SessionBusy`,
-    `NotSerializable`, `LimitExceeded`, `TokenReused`.
+    it returns the first one's version. Under a `lease` it is refused once somebody else has taken over.
+    Raises `SessionNotFound`, `InvalidTransition` (it is not active), `VersionConflict`, `SessionBusy` (another holds
+    a lease), `LeaseLost`, `NotSerializable`, `LimitExceeded`, `TokenReused`.
     """
     session_id = context_.check_id(session_id)
     documents: dict[str, str] = {}
@@ -80,7 +82,8 @@ def save_state(
         digest = _digest(documents, added, fields, expected_version)
     if expected_version is not None:
         check_count(expected_version, "expected_version", 0, 2**63 - 1)
-    request = SaveState(context_.tenant, session_id, documents, added, fields, expected_version, token, digest)
+    fence = fence_of(context_.tenant, session_id, lease)
+    request = SaveState(context_.tenant, session_id, documents, added, fields, expected_version, token, digest, fence)
     try:
         version = yield request
     except DuplicateKey:
@@ -98,7 +101,9 @@ def _refused_save(context: Context, request: SaveState) -> Steps[int]:
             if digest != request.digest:
                 raise TokenReused(request.session_id, request.token)
             return int(version)
-    never: Never = yield from explain(context, request.session_id, "save", needs=("active",), expected=request.expected)
+    never: Never = yield from explain(
+        context, request.session_id, "save", needs=("active",), expected=request.expected, fence=request.fence
+    )
     return never
 
 
@@ -116,16 +121,19 @@ def load_state(context: Context, session_id: str, *, any_state: bool = False) ->
     return None if row is None else rows.saved_state(row)
 
 
-def checkpoint(context: Context, session_id: str, label: str, data: Any = None) -> Steps[Checkpoint]:
+def checkpoint(
+    context: Context, session_id: str, label: str, data: Any = None, *, lease: Held | None = None
+) -> Steps[Checkpoint]:
     """Keep a copy of the saved state under a label, with `data` of your own, and return it.
 
-    Raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`, `NotSerializable`.
+    Raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`, `LeaseLost`, `NotSerializable`.
     """
     session_id = context.check_id(session_id)
+    fence = fence_of(context.tenant, session_id, lease)
     text = None if data is None else context.document(data, "data")
-    row = yield MakeCheckpoint(context.tenant, session_id, context.check_id(label, "label"), text)
+    row = yield MakeCheckpoint(context.tenant, session_id, context.check_id(label, "label"), text, fence)
     if row is None:
-        yield from explain(context, session_id, "checkpoint", needs=states.LIVE)
+        yield from explain(context, session_id, "checkpoint", needs=states.LIVE, fence=fence)
     return rows.checkpoint(row)
 
 
@@ -135,16 +143,17 @@ def list_checkpoints(context: Context, session_id: str) -> Steps[list[Checkpoint
     return [rows.checkpoint(row) for row in found]
 
 
-def restore_checkpoint(context: Context, session_id: str, seq: int) -> Steps[int]:
+def restore_checkpoint(context: Context, session_id: str, seq: int, *, lease: Held | None = None) -> Steps[int]:
     """Make a checkpoint the saved state of an active session; the new version.
 
-    Raises `CheckpointNotFound`, `SessionNotFound`, `InvalidTransition`, `SessionBusy`.
+    Raises `CheckpointNotFound`, `SessionNotFound`, `InvalidTransition`, `SessionBusy`, `LeaseLost`.
     """
     session_id = context.check_id(session_id)
     check_count(seq, "seq", 1, 2**63 - 1)
-    version = yield RestoreCheckpoint(context.tenant, session_id, seq)
+    fence = fence_of(context.tenant, session_id, lease)
+    version = yield RestoreCheckpoint(context.tenant, session_id, seq, fence)
     if version is None:
-        yield from explain(context, session_id, "restore", needs=("active",))
+        yield from explain(context, session_id, "restore", needs=("active",), fence=fence)
     if not version:
         raise CheckpointNotFound(session_id, seq)
     return int(version)

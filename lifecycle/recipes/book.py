@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle.operations import requests as r
-from lifecycle.recipes import bulk, keyed, lists, postgresql, sweeps
-from lifecycle.recipes.portable import base, daemon, messages, moves, people, saving, sessions
+from lifecycle.recipes import bulk, keyed, lists, postgresql, postgresql_leases, sweeps
+from lifecycle.recipes.portable import base, daemon, leases, messages, moves, people, saving, sessions
 from lifecycle.recipes.statement import Single
 
 PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
@@ -37,6 +37,9 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.BeatConnection: people.beat_connection,
     r.CloseConnection: people.close_connection,
     r.ListConnections: people.list_connections,
+    r.AcquireLease: leases.acquire_lease,
+    r.RenewLeases: leases.renew_leases,
+    r.ReleaseLease: leases.release_lease,
     r.CountDue: sweeps.count_due,
     r.OldestDue: sweeps.oldest_due,
     r.SweepBatch: sweeps.sweep_batch,
@@ -56,7 +59,7 @@ RECIPES: dict[str, dict[type[r.Request], Callable[[Any], base.Recipe]]] = {
 }
 
 SINGLES: dict[str, dict[type[r.Request], Single]] = {
-    "postgresql": postgresql.SINGLES,
+    "postgresql": {**postgresql.SINGLES, **postgresql_leases.SINGLES},
     "sqlite": keyed.READS,
     "mysql": {},
 }

@@ -50,10 +50,20 @@ def _pushed() -> Any:
     return sa.func.greatest(S.expires_at, _expiry(_idle(), S.max_age_at), type_=_TIME)
 
 
-_ACTIVE_NOW = {"last_active_at": sa.func.greatest(S.last_active_at, now(), type_=_TIME), "expires_at": _pushed()}
+ACTIVE_NOW = {"last_active_at": sa.func.greatest(S.last_active_at, now(), type_=_TIME), "expires_at": _pushed()}
 _CHANGED_NOW = {"updated_at": now(), "listed_at": _MINUTE}
-_FREE = sa.or_(S.lease_holder.is_(None), S.lease_expires_at.is_(None), S.lease_expires_at <= now())
+FREE = sa.or_(S.lease_holder.is_(None), S.lease_expires_at.is_(None), S.lease_expires_at <= now())
+FENCED = sa.and_(S.lease_holder == p("holder", sa.Text()), S.lease_epoch == p("epoch", sa.BigInteger()))
 _SHOWN = S.deleted_at.is_(None)
+
+
+def _allowed(fenced: bool) -> Any:
+    """That the session is the write's: nobody holds it, or the holder of the write's lease does."""
+    return FENCED if fenced else FREE
+
+
+def _fence(request: Any) -> dict[str, Any]:
+    return {} if request.fence is None else {"p_holder": request.fence[0], "p_epoch": request.fence[1]}
 
 
 def _seconds_for(kind: Any, name: str) -> Any:
@@ -120,10 +130,10 @@ def _bind_create(request: r.CreateSession) -> dict[str, Any]:
 
 @cache
 def save_statement(
-    documents: tuple[str, ...], append: bool, fields: tuple[str, ...], expected: bool, token: bool
+    documents: tuple[str, ...], append: bool, fields: tuple[str, ...], expected: bool, token: bool, fenced: bool
 ) -> Statement:
     """Bump the version of an active session that nobody else holds, and write what is passed."""
-    chosen = sa.update(t.sessions).where(of_key(t.sessions), _SHOWN, is_in(S.state, ("active",)), _FREE)
+    chosen = sa.update(t.sessions).where(of_key(t.sessions), _SHOWN, is_in(S.state, ("active",)), _allowed(fenced))
     if expected:
         chosen = chosen.where(S.version == p("expected"))
     moved = (
@@ -133,7 +143,7 @@ def save_statement(
                 "ghost_at": sa.null(),
                 **{name: p(name, S[name].type) for name in fields},
                 **_CHANGED_NOW,
-                **_ACTIVE_NOW,
+                **ACTIVE_NOW,
             }
         )
         .returning(S.tenant, S.session_id, S.version)
@@ -172,6 +182,7 @@ def _save_statement(request: r.SaveState) -> Statement:
         tuple(request.fields),
         request.expected is not None,
         request.token is not None,
+        request.fence is not None,
     )
 
 
@@ -179,10 +190,10 @@ def _bind_save(request: r.SaveState) -> dict[str, Any]:
     values = {**request.documents, **request.fields, "expected": request.expected, "append": request.append}
     if request.token is not None:
         values |= {"token": request.token, "digest": request.digest}
-    return key(request) | bound(values)
+    return key(request) | bound(values) | _fence(request)
 
 
-def moved_values(trigger: str) -> dict[str, Any]:
+def moved_values(trigger: str, *, fenced: bool = False) -> dict[str, Any]:
     """What a transition writes into the session's row."""
     wanted = states.transition(trigger)
     target: Any = sa.literal_column(f"'{wanted.target}'")
@@ -192,12 +203,14 @@ def moved_values(trigger: str) -> dict[str, Any]:
         "version": S.version + _ONE,
         "next_seq": S.next_seq + _ONE,
         **_CHANGED_NOW,
-        "last_active_at": _ACTIVE_NOW["last_active_at"],
-        "lease_holder": sa.null(),
-        "lease_expires_at": sa.null(),
-        "lease_epoch": S.lease_epoch
-        + sa.case((S.lease_holder.is_not(None), sa.literal_column("1")), else_=sa.literal_column("0")),
+        "last_active_at": ACTIVE_NOW["last_active_at"],
     }
+    if not fenced or wanted.target in states.TERMINAL:
+        values |= {"lease_holder": sa.null(), "lease_expires_at": sa.null()}
+    if not fenced:
+        # A later write of the holder's is refused.
+        taken = sa.case((S.lease_holder.is_not(None), _ONE), else_=sa.literal_column("0"))
+        values["lease_epoch"] = S.lease_epoch + taken
     if wanted.target in states.TERMINAL:
         values |= {
             "ended_at": now(),
@@ -217,7 +230,7 @@ def moved_values(trigger: str) -> dict[str, Any]:
 
 
 @cache
-def move_statement(trigger: str, expected: bool) -> Statement:
+def move_statement(trigger: str, expected: bool, fenced: bool) -> Statement:
     """Lock, compare the state, set the new one, write the audit row."""
     wanted = states.transition(trigger)
     locked = (
@@ -233,7 +246,13 @@ def move_statement(trigger: str, expected: bool) -> Statement:
     )
     if expected:
         chosen = chosen.where(S.version == p("expected"))
-    moved = chosen.values(moved_values(trigger)).returning(*FIELDS, S.next_seq, locked.c.from_state).cte("moved")
+    if fenced:
+        chosen = chosen.where(FENCED)
+    moved = (
+        chosen.values(moved_values(trigger, fenced=fenced))
+        .returning(*FIELDS, S.next_seq, locked.c.from_state)
+        .cte("moved")
+    )
     audit = audit_of(moved, sa.literal_column(f"'{trigger}'"), moved.c.from_state, moved.c.state)
     return Statement(sa.select(*[moved.c[column.name] for column in FIELDS]).add_cte(audit))
 
@@ -250,11 +269,12 @@ def _bind_move(request: r.Move) -> dict[str, Any]:
         "p_retention_default": retention,
         "p_max_age_map": max_age_map,
         "p_max_age_default": max_age,
+        **_fence(request),
     }
 
 
-_LIVE = sa.and_(_SHOWN, is_in(S.state, states.LIVE))
-_TOUCH = Statement(sa.update(t.sessions).where(of_key(t.sessions), _LIVE).values(_ACTIVE_NOW).returning(S.session_id))
+LIVE = sa.and_(_SHOWN, is_in(S.state, states.LIVE))
+_TOUCH = Statement(sa.update(t.sessions).where(of_key(t.sessions), LIVE).values(ACTIVE_NOW).returning(S.session_id))
 
 
 @cache
@@ -263,7 +283,7 @@ def _touch_many() -> Statement:
     # In key order, so that two batches never wait for each other in a circle.
     locked = (
         sa.select(S.tenant, S.session_id)
-        .where(S.tenant == p("tenant"), S.session_id == sa.any_(ids), _LIVE)
+        .where(S.tenant == p("tenant"), S.session_id == sa.any_(ids), LIVE)
         .order_by(S.tenant, S.session_id)
         .with_for_update()
         .cte("locked")
@@ -271,7 +291,7 @@ def _touch_many() -> Statement:
     return Statement(
         sa.update(t.sessions)
         .where(S.tenant == locked.c.tenant, S.session_id == locked.c.session_id)
-        .values(_ACTIVE_NOW)
+        .values(ACTIVE_NOW)
         .returning(S.session_id)
     )
 
@@ -286,7 +306,7 @@ _MESSAGE = ("message_id", "role", "content", "encoding", "content_folded", "agen
 
 
 @cache
-def add_messages_statement(one: bool, auto_title: bool) -> Statement:
+def add_messages_statement(one: bool, auto_title: bool, fenced: bool) -> Statement:
     """Take the next numbers of the session, insert the messages under them."""
     n = _ONE if one else sa.cast(p("n"), sa.BigInteger())
     values: dict[str, Any] = {
@@ -295,7 +315,7 @@ def add_messages_statement(one: bool, auto_title: bool) -> Statement:
         "last_message_at": now(),
         "ghost_at": sa.null(),
         **_CHANGED_NOW,
-        **_ACTIVE_NOW,
+        **ACTIVE_NOW,
     }
     if auto_title:
         untitled = S.title.is_(None)
@@ -303,7 +323,7 @@ def add_messages_statement(one: bool, auto_title: bool) -> Statement:
         values["title_folded"] = sa.case((untitled, p("title_folded", sa.Text())), else_=S.title_folded)
     moved = (
         sa.update(t.sessions)
-        .where(of_key(t.sessions), _LIVE, _FREE)
+        .where(of_key(t.sessions), LIVE, _allowed(fenced))
         .values(values)
         .returning(S.tenant, S.session_id, (S.next_seq - n).label("first_seq"), S.last_message_at)
         .cte("moved")
@@ -333,7 +353,7 @@ def _bind_add(request: r.AddMessages) -> dict[str, Any]:
         values["n"] = len(request.messages)
     if request.auto_title is not None:
         values["title"], values["title_folded"] = request.auto_title
-    return key(request) | bound(values)
+    return key(request) | bound(values) | _fence(request)
 
 
 def _read_add(request: r.AddMessages, rows: list[dict[str, Any]]) -> Any:
@@ -356,14 +376,20 @@ SINGLES: dict[type[r.Request], Single] = {
     r.CreateSession: Single(_create_shape, _bind_create, first),
     r.SaveState: Single(_save_statement, _bind_save, _version),
     **READS,
-    r.Move: Single(lambda request: move_statement(request.trigger, request.expected is not None), _bind_move, first),
+    r.Move: Single(
+        lambda request: move_statement(request.trigger, request.expected is not None, request.fence is not None),
+        _bind_move,
+        first,
+    ),
     r.Touch: Single(
         lambda request: _TOUCH if len(request.session_ids) == 1 else _touch_many(),
         _bind_touch,
         lambda _, rows: [row["session_id"] for row in rows],
     ),
     r.AddMessages: Single(
-        lambda request: add_messages_statement(len(request.messages) == 1, request.auto_title is not None),
+        lambda request: add_messages_statement(
+            len(request.messages) == 1, request.auto_title is not None, request.fence is not None
+        ),
         _bind_add,
         _read_add,
     ),

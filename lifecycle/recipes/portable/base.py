@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from lifecycle import deadlines
 from lifecycle.models import tables as t
 from lifecycle.models.types import now, transaction_id
+from lifecycle.operations import requests as r
 from lifecycle.recipes.statement import Statement
 
 Recipe = Generator[Any, Any, Any]
@@ -80,7 +81,7 @@ LOCK_SHORT = Statement(
             for name in (
                 "tenant", "session_id", "state", "title", "version", "next_seq", "message_count", "last_active_at",
                 "idle_active", "idle_suspended", "max_age_at", "expires_at", "deleted_at", "lease_holder",
-                "lease_expires_at",
+                "lease_epoch", "lease_expires_at",
             )
         ],
         now().label("now"),
@@ -110,6 +111,11 @@ def leased(row: Row) -> bool:
     return (
         row["lease_holder"] is not None and row["lease_expires_at"] is not None and row["lease_expires_at"] > row["now"]
     )
+
+
+def barred(row: Row, fence: r.Fence | None) -> bool:
+    """Whether a write may not touch the session: it has another holder than the write, or a later epoch."""
+    return leased(row) if fence is None else (row["lease_holder"], row["lease_epoch"]) != fence
 
 
 def audit_row(

@@ -13,11 +13,11 @@ from lifecycle.recipes.portable.base import (
     Recipe,
     Row,
     active_now,
+    barred,
     bound,
     changed_now,
     insert,
     key,
-    leased,
     lock,
     of_key,
     own_key,
@@ -35,7 +35,7 @@ MESSAGE_INSERT = (
 def add_messages(request: r.AddMessages) -> Recipe:
     """Take the next numbers, insert, count."""
     row = yield from lock(request, LOCK_SHORT)
-    if row is None or row["state"] not in states.LIVE or leased(row):
+    if row is None or row["state"] not in states.LIVE or barred(row, request.fence):
         return None
     return (yield from append_messages(row, request.messages, request.auto_title))
 
@@ -100,7 +100,7 @@ def add_missing_messages(request: r.AddMissingMessages) -> Recipe:
         if not found:
             missing.append(message)
     if missing:
-        if row["state"] not in states.LIVE or leased(row):
+        if row["state"] not in states.LIVE or barred(row, request.fence):
             return None
         placed = yield from append_messages(row, tuple(missing), None)
         there.extend(
@@ -148,7 +148,7 @@ def get_messages(request: r.GetMessages) -> Recipe:
 def remove_message(request: r.RemoveMessage) -> Recipe:
     """Remove one message: its row, an empty mapping where there is none, None if refused."""
     row = yield from lock(request)
-    if row is None or row["state"] not in states.LIVE or leased(row):
+    if row is None or row["state"] not in states.LIVE or barred(row, request.fence):
         return None
     if request.message_id is None:
         found = yield _LAST_MESSAGE, key(request)

@@ -12,6 +12,7 @@ from lifecycle.recipes.portable.base import (
     Row,
     active_now,
     audit_row,
+    barred,
     changed_now,
     lock,
     own_key,
@@ -28,7 +29,6 @@ def seconds_for(kind: str, limits: r.SecondsMap) -> int | None:
 
 def moved_columns(row: Row, request: Any, target: str) -> Row:
     """What a transition writes into the session's row."""
-    leased = row["lease_holder"] is not None
     values: Row = {
         "state": target,
         "reason": request.reason,
@@ -36,10 +36,12 @@ def moved_columns(row: Row, request: Any, target: str) -> Row:
         "next_seq": row["next_seq"] + 1,
         **changed_now(row),
         "last_active_at": max(row["now"], row["last_active_at"]),
-        "lease_holder": None,
-        "lease_expires_at": None,
-        "lease_epoch": row["lease_epoch"] + leased,
     }
+    fence = getattr(request, "fence", None)
+    if fence is None or target in states.TERMINAL:
+        # Somebody else's transition ends the lease, and a later write of its holder is refused.
+        taken = fence is None and row["lease_holder"] is not None
+        values |= {"lease_holder": None, "lease_expires_at": None, "lease_epoch": row["lease_epoch"] + taken}
     if target in states.TERMINAL:
         retention = seconds_for(row["kind"], request.retention)
         values |= {
@@ -67,6 +69,8 @@ def move(request: r.Move) -> Recipe:
     row = yield from lock(request)
     wanted = states.transition(request.trigger)
     if row is None or row["state"] not in wanted.sources:
+        return None
+    if request.fence is not None and barred(row, request.fence):
         return None
     if request.expected is not None and row["version"] != request.expected:
         return None

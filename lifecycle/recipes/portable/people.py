@@ -11,6 +11,7 @@ from lifecycle.recipes.portable.base import (
     Recipe,
     Row,
     active_now,
+    barred,
     bound,
     insert,
     key,
@@ -29,6 +30,8 @@ def request_approval(request: r.RequestApproval) -> Recipe:
     """Insert the request; suspend the session in the same transaction."""
     row = yield from lock(request)
     if row is None or row["state"] not in states.LIVE:
+        return None
+    if request.fence is not None and barred(row, request.fence):
         return None
     suspends = request.suspend and row["state"] == "active"
     values = {
@@ -49,6 +52,7 @@ def request_approval(request: r.RequestApproval) -> Recipe:
             request.values["requested_by"],
             ("{}", None),
             ("{}", None),
+            fence=request.fence,
         )
         yield from move_locked(row, fired, "suspend")
     yield from set_row(row, {"pending_approvals": row["pending_approvals"] + 1})

@@ -13,12 +13,12 @@ from lifecycle.recipes.portable.base import (
     Recipe,
     Row,
     active_now,
+    barred,
     bound,
     changed_now,
     insert,
     is_in,
     key,
-    leased,
     lock,
     of_key,
     own_key,
@@ -52,7 +52,7 @@ def joined(old: str | None, added: str) -> str:
 def save_state(request: r.SaveState) -> Recipe:
     """Check, bump the version, write the documents."""
     row = yield from lock(request, LOCK_SHORT)
-    if row is None or row["state"] != "active" or leased(row):
+    if row is None or row["state"] != "active" or barred(row, request.fence):
         return None
     if request.expected is not None and row["version"] != request.expected:
         if request.token is not None and (yield _TOKEN, key(request) | {"p_token": request.token}):
@@ -129,7 +129,7 @@ DOCUMENTS = ("conversation", "context", "plan")
 def make_checkpoint(request: r.MakeCheckpoint) -> Recipe:
     """Copy the state; the session's lock keeps a save from slipping between version and copy."""
     row = yield from lock(request)
-    if row is None or row["state"] not in states.LIVE or leased(row):
+    if row is None or row["state"] not in states.LIVE or barred(row, request.fence):
         return None
     found = yield STATE, key(request)
     documents = {name: found[0][name] for name in DOCUMENTS} if found else {}
@@ -159,7 +159,7 @@ def list_checkpoints(request: r.ListCheckpoints) -> Recipe:
 def restore_checkpoint(request: r.RestoreCheckpoint) -> Recipe:
     """Copy a checkpoint back."""
     row = yield from lock(request)
-    if row is None or row["state"] != "active" or leased(row):
+    if row is None or row["state"] != "active" or barred(row, request.fence):
         return None
     found = yield _CHECKPOINT, key(request) | {"p_seq": request.seq}
     if not found:
