@@ -2,9 +2,6 @@
 
 import hashlib
 import json
-import os
-import secrets
-import socket
 import sys
 import threading
 import time
@@ -21,6 +18,7 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from lifecycle.errors import InvalidArgument, StorageUnavailable
+from lifecycle.incarnation import incarnation
 from lifecycle.log import get_logger, mask_passwords
 from lifecycle.settings import JobSettings, ReapJobSettings
 
@@ -35,12 +33,6 @@ _LONGEST_WAIT: Final = 60.0
 _LATE_SECONDS: Final = 3600
 _LARGEST_BATCH: Final = 10_000
 _ID_CHARS: Final = 255
-
-
-def incarnation(name: str | None = None) -> str:
-    """An id for this run of this process: a name or the host's, the process id, and something that never recurs."""
-    end = f":{os.getpid()}:{secrets.token_hex(4)}"
-    return (name or socket.gethostname())[: _ID_CHARS - len(end)] + end
 
 
 class Outage:

@@ -13,8 +13,9 @@ from typing import Any, Final
 import lifecycle
 from lifecycle import ALL, SessionManager, Settings, migrate, urls
 from lifecycle.errors import LifecycleError, StorageUnavailable
+from lifecycle.incarnation import incarnation
 from lifecycle.log import configure_logging, get_logger, mask_passwords
-from lifecycle.upkeep import Upkeep, incarnation
+from lifecycle.upkeep import Upkeep
 
 log = get_logger(__name__)
 

@@ -79,10 +79,35 @@ class AsyncSessionManager(HookRegistry):
             await asyncio.to_thread(upkeep.stop)
             await asyncio.to_thread(upkeep.manager.close)
 
+    def lease(
+        self,
+        session_id: str,
+        *,
+        holder: str | None = None,
+        ttl: float = 30.0,
+        heartbeat: float | None = None,
+        wait: float | None = None,
+    ) -> "AsyncLeaseContext":
+        """Hold a session against all others: `async with manager.lease(id) as lease: ...`.
+
+        The lease lives `ttl` seconds from its last beat, which comes every `heartbeat` seconds (a third of `ttl` unless
+        told otherwise, and never less often) from a thread of its own, whatever the event loop is busy with. While
+        somebody else has it, `wait` says for how many seconds to try. `holder` names you in others' errors; it is an id
+        of this process unless given.
+        Entering raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`.
+        """
+        from lifecycle.lease import AsyncLeaseContext
+
+        return AsyncLeaseContext(self, session_id, holder, ttl, heartbeat, wait)
+
     async def close(self) -> None:
         """Stop the sweeps and close the connections (those of a manager from `for_tenant` are its parent's)."""
         await self.stop()
         if self._owner:
+            if hasattr(self._driver, "lease_keeper"):
+                from lifecycle.lease import close_keeper
+
+                await asyncio.to_thread(close_keeper, self._driver)
             await self._driver.close()
 
     async def __aenter__(self) -> Self:
@@ -173,3 +198,4 @@ def async_driver_for(settings: DatabaseSettings) -> "ThreadedDriver | PostgresLi
 
 if TYPE_CHECKING:
     from lifecycle.drivers.postgresql_async import AsyncPostgresDriver as PostgresLike
+    from lifecycle.lease import AsyncLeaseContext

@@ -76,10 +76,34 @@ class SessionManager(HookRegistry):
         if stop is not None:
             stop()
 
+    def lease(
+        self,
+        session_id: str,
+        *,
+        holder: str | None = None,
+        ttl: float = 30.0,
+        heartbeat: float | None = None,
+        wait: float | None = None,
+    ) -> "LeaseContext":
+        """Hold a session against all others: `with manager.lease(id) as lease: manager.save_state(id, lease=lease)`.
+
+        The lease lives `ttl` seconds from its last beat, which comes every `heartbeat` seconds (a third of `ttl` unless
+        told otherwise, and never less often) from a thread of its own. While somebody else has it, `wait` says for how
+        many seconds to try. `holder` names you in others' errors; it is an id of this process unless given.
+        Entering raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`.
+        """
+        from lifecycle.lease import LeaseContext
+
+        return LeaseContext(self, session_id, holder, ttl, heartbeat, wait)
+
     def close(self) -> None:
         """Stop the sweeps and close the connections (those of a manager from `for_tenant` are its parent's)."""
         self.stop()
         if self._owner:
+            if hasattr(self._driver, "lease_keeper"):
+                from lifecycle.lease import close_keeper
+
+                close_keeper(self._driver)
             self._driver.close()
 
     def __enter__(self) -> Self:
@@ -170,3 +194,4 @@ def driver_for(settings: DatabaseSettings) -> "DbapiDriver | PostgresLike":
 
 if TYPE_CHECKING:
     from lifecycle.drivers.postgresql import PostgresDriver as PostgresLike
+    from lifecycle.lease import LeaseContext

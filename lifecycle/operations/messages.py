@@ -6,7 +6,7 @@ from typing import Any
 
 from lifecycle import states
 from lifecycle.documents import decode, encode
-from lifecycle.errors import InvalidArgument, LimitExceeded, MessageExists
+from lifecycle.errors import InvalidArgument, LimitExceeded
 from lifecycle.folding import fold, folded_copy
 from lifecycle.ids import uuid7
 from lifecycle.models.reads import Message
@@ -83,15 +83,11 @@ def add_messages(
 
 
 def _repeat(context: Context, session_id: str, new: tuple[Row, ...], fence: Fence | None) -> Steps[list[Message]]:
-    """Some ids are taken: add the rest, and give back what is there, provided that it says the same."""
+    """Some ids are taken: add the rest, all or none, where the taken ones say the same; give all of them back."""
     found = yield AddMissingMessages(context.tenant, session_id, new, fence)
     if found is None:
         yield from explain(context, session_id, "add a message to", needs=states.LIVE, fence=fence)
     by_id = {row["message_id"]: row for row in found}
-    for row in new:
-        there = by_id[row["message_id"]]
-        if any(there[name] != row[name] for name in ("role", "content", "encoding")):
-            raise MessageExists(session_id, row["message_id"])
     return [rows.message(by_id[row["message_id"]]) for row in new]
 
 

@@ -112,7 +112,10 @@ class AddMessages(OfSession):
 
 @dataclass(slots=True)
 class AddMissingMessages(OfSession):
-    """As AddMessages, for a retry: ids that are there already are left out: the rows of all of them, or None if refused."""
+    """As AddMessages, for a retry: ids that are there already are left out: the rows of all of them, or None if refused.
+
+    Raises MessageExists, adding none, when one of those says something else.
+    """
 
     messages: tuple[Row, ...]
     fence: Fence | None = None
@@ -169,6 +172,7 @@ class SoftDelete(OfSession):
     hide: bool
     actor: str | None
     retention: Mapping[str, SecondsMap]
+    force: bool = False
 
 
 @dataclass(slots=True)

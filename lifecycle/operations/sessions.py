@@ -175,7 +175,7 @@ def delete_session(
     key = (context.tenant, session_id)
     if soft:
         retention = {state: context.policies.retention_map(state) for state in states.TERMINAL}
-        row = yield SoftDelete(*key, True, context.check_short(actor, "actor"), retention)
+        row = yield SoftDelete(*key, True, context.check_short(actor, "actor"), retention, force)
         return row is not None
     removed = yield DeleteSessions((key,), context.check_short(actor, "actor"), None, force)
     return bool(removed)

@@ -310,4 +310,8 @@ def _stamped(row: Row, policy: Any) -> Row:
     else:
         values["expires_at"] = None
         values["prune_at"] = deadlines.later(row["ended_at"], policy.retention(row["state"]))
+    if row["deleted_at"] is not None:
+        # What is hidden is kept for as long from then on, whatever its state was.
+        ended = row["state"] if row["state"] in states.TERMINAL else "ended"
+        values["prune_at"] = deadlines.later(row["deleted_at"], policy.retention(ended))
     return values

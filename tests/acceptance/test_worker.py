@@ -17,8 +17,9 @@ import pytest
 import sqlalchemy as sa
 
 from lifecycle import ALL, SessionManager, Settings, StorageUnavailable, migrate, urls
+from lifecycle.incarnation import incarnation
 from lifecycle.models import tables as t
-from lifecycle.upkeep import Upkeep, incarnation
+from lifecycle.upkeep import Upkeep
 from tests.servers import PostgresServer, ServerUnavailable, find_postgres
 
 ROOT = Path(__file__).resolve().parents[2]

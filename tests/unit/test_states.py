@@ -54,7 +54,7 @@ def test_the_check_constraint_names_the_states() -> None:
 @pytest.mark.parametrize("trigger", states.TRIGGERS)
 def test_the_compare_and_set_accepts_the_sources(trigger: str) -> None:
     """The statement of a transition compares with exactly the table's source states."""
-    sql = move_statement(trigger, False).on("postgresql").sql
+    sql = move_statement(trigger, False, False).on("postgresql").sql
     wanted = ", ".join(f"'{source}'" for source in states.transition(trigger).sources)
     assert f"locked.from_state IN ({wanted})" in sql
     assert f"state='{states.transition(trigger).target}'" in sql.replace(" ", "")

@@ -5,6 +5,7 @@ from functools import cache
 import sqlalchemy as sa
 
 from lifecycle import states
+from lifecycle.errors import MessageExists
 from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp
 from lifecycle.operations import requests as r
@@ -87,8 +88,12 @@ _LAST_MESSAGE = Statement(sa.select(*t.messages.c).where(of_key(t.messages)).ord
 _DROP_MESSAGE = Statement(sa.delete(t.messages).where(of_key(t.messages), t.messages.c.seq == p("seq")))
 
 
+# What a repeated message must have in common with the one that has its id.
+SAME = ("role", "content", "encoding")
+
+
 def add_missing_messages(request: r.AddMissingMessages) -> Recipe:
-    """Insert those whose ids are new; all of them back."""
+    """Insert those whose ids are new, unless another says something else than what is there; all of them back."""
     row = yield from lock(request)
     if row is None:
         return None
@@ -99,6 +104,8 @@ def add_missing_messages(request: r.AddMissingMessages) -> Recipe:
         there.extend(found)
         if not found:
             missing.append(message)
+        elif any(found[0][name] != message[name] for name in SAME):
+            raise MessageExists(request.session_id, message["message_id"])
     if missing:
         if row["state"] not in states.LIVE or barred(row, request.fence):
             return None

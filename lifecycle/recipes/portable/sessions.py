@@ -166,8 +166,10 @@ def soft_delete(request: r.SoftDelete) -> Recipe:
     ended = row["state"] if row["state"] in states.TERMINAL else "ended"
     retention = seconds_for(row["kind"], request.retention[ended])
     if request.hide:
-        if row["protected"]:
+        if not request.force and row["protected"]:
             raise SessionProtected(row["session_id"])
+        if not request.force and leased(row):
+            raise SessionBusy(row["session_id"], row["lease_holder"], row["lease_expires_at"])
         prune_at = deadlines.later(row["now"], retention)
     else:
         prune_at = None if row["ended_at"] is None else deadlines.later(row["ended_at"], retention)
