@@ -23,8 +23,9 @@ Level = Literal["debug", "info", "warning", "error", "critical"]
 Format = Literal["auto", "json", "console"]
 
 _HANDLER: Final = "lifecycle"
-# SQLAlchemy logs every statement at INFO and rows at DEBUG, APScheduler every tick at INFO.
-_CHATTY: Final = ("sqlalchemy", "apscheduler")
+# SQLAlchemy logs every statement at INFO and rows at DEBUG, APScheduler every tick and Alembic every look at INFO.
+# psycopg sets a level of its own, warnings, which a quieter one must replace.
+_CHATTY: Final = ("sqlalchemy", "apscheduler", "alembic", "psycopg")
 
 # Greedy up to the last @ of a word, as an unescaped password may hold :, / and @ itself. Bounded, so that a long
 # hostile line costs linear time.

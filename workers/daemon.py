@@ -13,6 +13,7 @@ from typing import Any, Final
 import lifecycle
 from lifecycle import ALL, SessionManager, Settings, migrate, urls
 from lifecycle.errors import LifecycleError, StorageUnavailable
+from lifecycle.faults import exit_code
 from lifecycle.incarnation import incarnation
 from lifecycle.log import configure_logging, get_logger, mask_passwords
 from lifecycle.upkeep import Upkeep
@@ -20,7 +21,6 @@ from lifecycle.upkeep import Upkeep
 log = get_logger(__name__)
 
 STOPPED: Final = 0
-REFUSED: Final = 1
 NOT_DRAINED: Final = 75
 WATCHDOG_EXPIRED: Final = 70
 
@@ -69,7 +69,7 @@ class Daemon:
                     return self._run(manager)
             except LifecycleError as error:
                 log.error("worker_refused", worker_id=self.worker_id, error=mask_passwords(str(error)))  # noqa: TRY400 -- the message says what to do
-                return REFUSED
+                return exit_code(type(error))
 
     def _run(self, manager: SessionManager) -> int:
         upkeep = Upkeep(manager, holder=self.worker_id)

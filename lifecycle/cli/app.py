@@ -8,9 +8,9 @@ import typer
 import lifecycle
 from lifecycle.cli import call, config, db, diagram, policies, sessions, sweep
 from lifecycle.cli.output import console, show_facts
-from lifecycle.cli.scope import scope_of
-from lifecycle.errors import ConfigError, InvalidArgument
-from lifecycle.settings import Settings, load_settings
+from lifecycle.cli.scope import Options, scope_of
+from lifecycle.errors import InvalidArgument
+from lifecycle.operations.context import ALL
 
 app = typer.Typer(
     name="lifecycle", no_args_is_help=True, help="Keeps the sessions of workflow engines and agents.",
@@ -41,15 +41,8 @@ def options(
         raise typer.Exit
     if all_tenants and tenant is not None:
         raise InvalidArgument("--tenant and --all-tenants exclude each other")
-    settings = load_settings(config_file)
-    if url is not None:
-        sections = {name: getattr(settings, name) for name in Settings.model_fields}
-        sections["database"] = settings.database.model_dump(mode="json") | {"url": url}
-        try:
-            settings = Settings(**sections)
-        except ConfigError as error:
-            raise ConfigError(error.key, error.problem, source="--url") from None
-    ctx.obj = {"settings": settings, "tenant": tenant or "", "all_tenants": all_tenants, "as_json": as_json}
+    # The configuration is read where a command needs it: help and the diagram do without.
+    ctx.obj = Options(config_file, url, ALL if all_tenants else tenant or "", as_json)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """`lifecycle call`: any public operation, JSON in and JSON out."""
 
+import difflib
 import inspect
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -9,11 +9,11 @@ import typer
 from lifecycle import SessionManager
 from lifecycle.cli.output import show_json
 from lifecycle.cli.scope import scope_of
-from lifecycle.cli.sessions import parse_object
+from lifecycle.cli.sessions import parse_object, parse_time
 from lifecycle.errors import InvalidArgument
 
 _TIMES = ("since", "until", "available_at")
-_OWN = {"open", "close", "setup", "start", "stop", "for_tenant", "condition", "before", "after"}
+_OWN = {"lease", "open", "close", "setup", "start", "stop", "for_tenant", "condition", "before", "after"}
 
 
 def operations() -> dict[str, inspect.Signature]:
@@ -34,7 +34,9 @@ def call(
         show_json({name: str(signature).replace("(self, ", "(") for name, signature in known.items()})
         return
     if method not in known:
-        raise InvalidArgument(f"no operation {method!r}; there are {', '.join(known)}")
+        near = difflib.get_close_matches(method, known, n=3)
+        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        raise InvalidArgument(f"no operation {method!r}; {meant}`lifecycle call --list` has them all")
     given: dict[str, Any] = parse_object(arguments, "the arguments") or {}
     takes = [name for name in known[method].parameters if name != "self"]
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known[method].parameters.values()):
@@ -44,10 +46,7 @@ def call(
             raise InvalidArgument(f"{method} takes no {name!r}; it takes {', '.join(takes)}")
     for name in _TIMES:
         if isinstance(given.get(name), str):
-            try:
-                given[name] = datetime.fromisoformat(given[name])
-            except ValueError as error:
-                raise InvalidArgument(f"{name}: {error}") from error
+            given[name] = parse_time(given[name], name)
     try:
         known[method].bind(None, **given)
     except TypeError as error:

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from lifecycle import migrate, search_index
+from lifecycle.cli.scope import scope_of
 from lifecycle.log import mask_passwords
-from lifecycle.settings import Settings, load_settings
 
 app = typer.Typer(name="db", help="The database's schema and search index.", no_args_is_help=True)
 
@@ -103,10 +103,8 @@ def set_search_index(
 def _url(ctx: typer.Context, url: str | None) -> str:
     if url is not None:
         return url
-    settings = ctx.obj.get("settings") if isinstance(ctx.obj, dict) else None
-    return (settings if isinstance(settings, Settings) else load_settings()).database.url
+    return scope_of(ctx).settings.database.url
 
 
 def _show(ctx: typer.Context, report: dict[str, Any], text: str, *, as_json: bool) -> None:
-    chosen = isinstance(ctx.obj, dict) and ctx.obj.get("as_json")
-    print(json.dumps(report) if as_json or chosen else text)
+    print(json.dumps(report) if as_json or scope_of(ctx).as_json else text)

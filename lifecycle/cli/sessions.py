@@ -1,13 +1,16 @@
 """`lifecycle sessions`."""
 
+import contextlib
 import json
 import sys
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
 from lifecycle.cli.output import show_facts, show_json, show_rows
 from lifecycle.cli.scope import scope_of
+from lifecycle.durations import parse_duration
 from lifecycle.errors import InvalidArgument, SessionNotFound
 
 app = typer.Typer(no_args_is_help=True)
@@ -29,6 +32,25 @@ def parse_object(text: str | None, name: str) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise InvalidArgument(f"{name} must be a JSON object, not {type(value).__name__}")
     return value
+
+
+def parse_time(text: str | None, name: str) -> datetime | None:
+    """The time in a parameter: ISO 8601 with a zone, or how long ago it was."""
+    if text is None:
+        return None
+    try:
+        ago = parse_duration(text)
+    except ValueError:
+        ago = None
+    if ago is not None:
+        return datetime.now(UTC) - timedelta(seconds=ago)
+    time: datetime | None = None
+    with contextlib.suppress(ValueError):
+        time = datetime.fromisoformat(text)
+    if time is None or time.tzinfo is None:
+        example = "2026-11-21T07:00:00Z, or 2h for two hours ago"
+        raise InvalidArgument(f"{name} must be a time with its zone such as {example}; not {text!r}")
+    return time
 
 
 @app.command()
@@ -61,24 +83,34 @@ def list_(
     kind: Annotated[str | None, typer.Option()] = None,
     user_id: Annotated[str | None, typer.Option("--user")] = None,
     agent_id: Annotated[str | None, typer.Option("--agent")] = None,
+    parent_id: Annotated[str | None, typer.Option("--parent")] = None,
     search: Annotated[str | None, typer.Option(help="Text in the title.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Changed since; such as 2026-11-21T07:00Z, or 2h for 2 hours ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Changed until; likewise.")] = None,
     sort: Annotated[str, typer.Option()] = "updated_at",
     order: Annotated[str, typer.Option(help="asc or desc.")] = "desc",
     limit: Annotated[int, typer.Option()] = 20,
+    offset: Annotated[int, typer.Option(help="Pass over so many.")] = 0,
     cursor: Annotated[str | None, typer.Option(help="Where the page before ended.")] = None,
+    count: Annotated[bool, typer.Option("--count", help="Count them all, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """List sessions, those last changed first."""
     scope = scope_of(ctx)
     with scope.manager() as manager:
         page = manager.list_sessions(
-            state=state, kind=kind, user_id=user_id, agent_id=agent_id, search=search, sort=sort, order=order,
-            limit=limit, cursor=cursor,
+            state=state, kind=kind, user_id=user_id, agent_id=agent_id, parent_id=parent_id, search=search,
+            since=parse_time(since, "--since"), until=parse_time(until, "--until"), sort=sort, order=order,
+            limit=limit, offset=offset, cursor=cursor, count=count,
         )  # fmt: skip
     if as_json or scope.as_json:
         show_json(page)
         return
     show_rows(page.items, _COLUMNS, as_json=False)
+    if page.total is not None:
+        sys.stderr.write(f"total: {page.total}\n")
     if page.next_cursor:
         sys.stderr.write(f"more: --cursor {page.next_cursor}\n")
 

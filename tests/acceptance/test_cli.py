@@ -1,7 +1,9 @@
 """The command line as people and agents use it: data on stdout, one line for a refusal, an exit code for each."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -83,11 +85,52 @@ def test_call_runs_any_operation(shell: Shell) -> None:
         (("--tenant", "a", "--all-tenants", "sweep", "expire"), 2, "exclude each other"),
         (("call", "open_session", '{"session_id": "a", "wrong": 1}'), 2, "wrong"),
         (("sessions", "history", "nobody"), 4, "no session 'nobody'"),
+        (("sessions", "list", "--since", "yesterday"), 2, "2026-11-21T07:00:00Z"),
+        (("call", "list_sessions", '{"since": "2026-11-21T07:00"}'), 2, "with its zone"),
+        (("call", "savestate"), 2, "did you mean save_state"),
+        (("--url", "postgresql:///none?host=/nonexistent&connect_timeout=2", "stats"), 75, "no connection"),
     ],
 )
 def test_a_refusal_is_one_clear_line(shell: Shell, words: tuple[str, ...], code: int, says: str) -> None:
     """What is wrong, what is allowed, and the exit code of its kind; never a trace."""
     assert says in shell.run(*words, code=code).stderr
+
+
+def test_lists_filter_count_and_page(shell: Shell) -> None:
+    """The filters of `list_sessions` have options; a time may be an age."""
+    for name in ("a", "b", "c"):
+        shell.run("sessions", "create", "--id", name, "--parent", "top" if name == "c" else "none")
+    page = shell.json("sessions", "list", "--count", "--since", "2h", "--limit", "1", "--offset", "1", "--json")
+    assert (page["total"], len(page["items"]), page["has_more"]) == (3, 1, True)
+    assert [one["session_id"] for one in shell.json("sessions", "list", "--parent", "top", "--json")["items"]] == ["c"]
+    assert shell.json("sessions", "list", "--until", "1h", "--json")["items"] == []
+
+
+def test_a_sweep_goes_by_batches_within_its_budget(shell: Shell) -> None:
+    """A budget ends it after a batch; the report adds the batches up."""
+    for name in ("a", "b", "c"):
+        shell.run("sessions", "create", "--id", name)
+    with contextlib.closing(sqlite3.connect(shell.folder / "cli.db")) as connection, connection:
+        connection.execute("UPDATE sessions SET expires_at = 1, ghost_at = 1")
+    report = shell.json("sweep", "expire", "--batch", "1", "--budget", "0", "--json")
+    assert (report["count"], report["batches"], report["complete"]) == (1, 1, False)
+    report = shell.json("sweep", "expire", "--batch", "1", "--json")
+    assert (report["count"], report["complete"], len(report["session_ids"])) == (2, True, 2)
+
+
+def test_help_and_diagram_need_no_configuration(shell: Shell) -> None:
+    """A broken configuration does not keep anybody from reading what commands there are."""
+    (shell.folder / "broken.yaml").write_text("database: [")
+    assert "--state" in shell.run("--config", "broken.yaml", "sessions", "list", "--help").stdout
+    assert "suspend" in shell.run("--config", "broken.yaml", "diagram").stdout
+    assert "broken.yaml" in shell.run("--config", "broken.yaml", "stats", code=78).stderr
+
+
+def test_a_worker_that_is_refused_says_so_by_its_exit_code(tmp_path: Path) -> None:
+    """A schema that is missing is no crash to restart from."""
+    shell = Shell.__new__(Shell)
+    shell.folder = tmp_path
+    assert "lifecycle db upgrade" in shell.run("worker", code=11).stderr
 
 
 def test_what_others_wrote_does_not_steer_the_terminal(shell: Shell) -> None:
