@@ -232,7 +232,7 @@ def _until(at: float) -> float | None:
 def keeper_for(manager: Any) -> LeaseKeeper:
     """The keeper that a manager of either kind shares with those from its `for_tenant`."""
     driver = manager._driver  # noqa: SLF001 - built on the manager's own connections
-    driver.check_process()
+    getattr(driver, "driver", driver).check_process()
     with _making:
         keeper: LeaseKeeper | None = getattr(driver, "lease_keeper", None)
         if keeper is None:

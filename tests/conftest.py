@@ -5,12 +5,15 @@ Servers start when the first test of a worker process asks for them. A server th
 tests that need it, or fails them when LIFECYCLE_TESTS_REQUIRE_SERVERS=1 says that it should be there.
 """
 
+import asyncio
 import contextlib
 import os
 import sqlite3
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -127,6 +130,27 @@ def migrated_url(request: pytest.FixtureRequest) -> str:
         "mariadb": "migrated_mariadb_url",
     }
     return str(request.getfixturevalue(fixtures[request.param]))
+
+
+@pytest.fixture(params=["sync", "async"])
+def manager(request: pytest.FixtureRequest, migrated_url: str) -> Iterator[Any]:
+    """A manager of either kind on an empty database."""
+    from lifecycle import AsyncSessionManager, SessionManager
+    from tests.managers import Blocking
+
+    if request.param == "sync":
+        with SessionManager.open(migrated_url) as opened:
+            yield opened
+        return
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    blocking = Blocking(AsyncSessionManager.open(migrated_url), loop)
+    yield blocking
+    blocking.close()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
 @pytest.fixture(scope="session")

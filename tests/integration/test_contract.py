@@ -1,11 +1,7 @@
 """What every store must do alike: one suite on SQLite, PostgreSQL (18 and 15) and MariaDB, sync and async."""
 
-import asyncio
-import inspect
 import json
 import math
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,7 +11,6 @@ import sqlalchemy as sa
 from lifecycle import (
     ALL,
     ApprovalResolved,
-    AsyncSessionManager,
     CheckpointNotFound,
     InvalidArgument,
     InvalidTransition,
@@ -35,54 +30,7 @@ from lifecycle import (
     urls,
 )
 from lifecycle.models import tables as t
-
-
-class Blocking:
-    """An async manager behind blocking calls, so that one test body serves both kinds."""
-
-    def __init__(self, manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop) -> None:
-        self._manager = manager
-        self._loop = loop
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._manager, name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            answer = method(*args, **kwargs)
-            if isinstance(answer, AsyncSessionManager):
-                return Blocking(answer, self._loop)
-            if not inspect.iscoroutine(answer):
-                return answer
-            return asyncio.run_coroutine_threadsafe(answer, self._loop).result(60)
-
-        return call
-
-
-@pytest.fixture(params=["sync", "async"])
-def manager(request: pytest.FixtureRequest, migrated_url: str) -> Iterator[Any]:
-    """A manager of either kind on an empty database."""
-    if request.param == "sync":
-        with SessionManager.open(migrated_url) as opened:
-            yield opened
-        return
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    blocking = Blocking(AsyncSessionManager.open(migrated_url), loop)
-    yield blocking
-    blocking.close()
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join()
-    loop.close()
-
-
-def backdate(url: str, table: sa.Table, **values: Any) -> None:
-    """Move the clock: write times into every row."""
-    engine = sa.create_engine(urls.engine_url(url))
-    with engine.begin() as connection:
-        connection.execute(sa.update(table).values(values))
-    engine.dispose()
-
+from tests.managers import backdate
 
 PAST = datetime.now(UTC) - timedelta(days=400)
 ODD_IDS = ["it's", 'say "hi"', "a/b\\c", "trailing ", "é😀", "x" * 255, "%_", ":p_tenant", "TRAILING "]

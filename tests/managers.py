@@ -1,0 +1,54 @@
+"""Managers for tests: one body serves sync and async; and the clock, moved by moving times in rows."""
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from lifecycle import AsyncSessionManager, urls
+from lifecycle.lease import AsyncLeaseContext
+
+
+class Blocking:
+    """An async manager behind blocking calls, so that one test body serves both kinds."""
+
+    def __init__(self, manager: AsyncSessionManager, loop: asyncio.AbstractEventLoop) -> None:
+        self._manager = manager
+        self._loop = loop
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._manager, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            answer = method(*args, **kwargs)
+            if isinstance(answer, AsyncSessionManager):
+                return Blocking(answer, self._loop)
+            if isinstance(answer, AsyncLeaseContext):
+                return self._held(answer)
+            if not inspect.iscoroutine(answer):
+                return answer
+            return asyncio.run_coroutine_threadsafe(answer, self._loop).result(60)
+
+        return call
+
+    @contextlib.contextmanager
+    def _held(self, context: AsyncLeaseContext) -> Iterator[Any]:
+        def wait(coroutine: Any) -> Any:
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+        lease = wait(context.__aenter__())
+        try:
+            yield lease
+        finally:
+            wait(context.__aexit__(None, None, None))
+
+
+def backdate(url: str, table: sa.Table, **values: Any) -> None:
+    """Move the clock: write times into every row."""
+    engine = sa.create_engine(urls.engine_url(url))
+    with engine.begin() as connection:
+        connection.execute(sa.update(table).values(values))
+    engine.dispose()
