@@ -53,5 +53,6 @@ class Scope:
 
 def scope_of(ctx: typer.Context) -> Scope:
     """The scope that the top-level options made."""
-    options: Options = ctx.obj
+    # A group of commands may be run by itself, inside somebody else's command line.
+    options: Options = ctx.obj if isinstance(ctx.obj, Options) else Options(None, None, "", as_json=False)
     return Scope(options.settings, options.tenant, options.as_json)

@@ -337,9 +337,9 @@ def test_the_wait_for_a_missing_database_can_be_ended(tmp_path: Path, launch: Ca
 
 
 def test_a_database_without_the_schema_is_refused(sqlite_url: str, launch: Callable[..., Worker]) -> None:
-    """It exits with 1 and says which command to run."""
+    """It exits with the code of an outdated schema and says which command to run."""
     worker = launch(configured(sqlite_url))
-    assert worker.ended() == 1
+    assert worker.ended() == 11
     (event,) = worker.events("worker_refused")
     assert "lifecycle db upgrade" in event["error"]
 
