@@ -12,12 +12,13 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle.errors import InvalidArgument, LeaseLost, LifecycleError, SessionBusy, StorageUnavailable
 from lifecycle.incarnation import this_process
 from lifecycle.log import get_logger, mask_passwords
+from lifecycle.models.reads import Session
 from lifecycle.operations.context import ALL, Context
 from lifecycle.operations.leases import check_ttl
 
@@ -66,6 +67,8 @@ class Lease:
         self.trusted_until = self.next_beat = 0.0
         self.lost: Any = threading.Event()
         self.released = False
+        # As it was claimed; None where the lease was taken by id.
+        self.session: Session | None = None
         self._over = False
         self._on_lost: Callable[[], None] = self.lost.set
         self.renewed(began)
@@ -378,6 +381,26 @@ class AsyncLeaseContext:
                 await self._manager.release_lease(lease.session_id, holder=lease.holder, epoch=lease.epoch)
             except StorageUnavailable as error:
                 log.warning("lease_not_released", session_id=lease.session_id, error=mask_passwords(str(error)))
+
+
+def leases_of(
+    keeper: LeaseKeeper,
+    claimed: Sequence[Session],
+    holder: str,
+    times: tuple[float, float],
+    began: float,
+    loop: asyncio.AbstractEventLoop | None = None,
+) -> list[Lease]:
+    """Live leases on sessions that were just claimed, kept alive from now on."""
+    leases = []
+    for session in claimed:
+        lease = Lease((session.tenant, session.session_id), (holder, session.lease_epoch), times, began)
+        lease.session = session
+        if loop is not None:
+            lease.tell(loop)
+        keeper.keep(lease)
+        leases.append(lease)
+    return leases
 
 
 def check_wait(wait: Any) -> float:

@@ -33,9 +33,9 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 def run(settings: Settings, *, setup: bool = False) -> int:
     """Run a daemon until SIGTERM or SIGINT; the exit code.
 
-    0 when it stopped in good order, 1 when it could not start, 75 when a batch outlived `worker.drain_timeout`. The
-    process ends by itself with 70 when a run hangs for longer than `worker.watchdog`, and with 143 or 130 at a second
-    signal. `setup` brings the schema up to date first.
+    0 when it stopped in good order, that of `lifecycle.faults` for the error it could not start by, 75 when a batch
+    outlived `worker.drain_timeout`. The process ends by itself with 70 when a run hangs for longer than
+    `worker.watchdog`, and with 143 or 130 at a second signal. `setup` brings the schema up to date first.
     """
     configure_logging(settings.logging.level, settings.logging.format)
     code = Daemon(settings, setup=setup).run()

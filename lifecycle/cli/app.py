@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 
 import lifecycle
-from lifecycle.cli import call, config, db, diagram, policies, sessions, sweep
-from lifecycle.cli.output import console, show_facts
-from lifecycle.cli.scope import Options, scope_of
+from lifecycle.cli import call, config, db, diagram, policies, runner, sessions, stuck, sweep
+from lifecycle.cli.output import show_facts, show_json, write
+from lifecycle.cli.scope import Scope, scope_of
 from lifecycle.errors import InvalidArgument
-from lifecycle.operations.context import ALL
 
 app = typer.Typer(
     name="lifecycle", no_args_is_help=True, help="Keeps the sessions of workflow engines and agents.",
@@ -23,6 +22,8 @@ app.add_typer(policies.app, name="policies", help="How long sessions may idle, l
 app.add_typer(config.app, name="config", help="The configuration.")
 app.command("call")(call.call)
 app.command("diagram")(diagram.diagram)
+app.command("runner")(runner.runner)
+sessions.app.command("stuck")(stuck.stuck)
 
 
 @app.callback(invoke_without_command=True)
@@ -37,12 +38,16 @@ def options(
 ) -> None:
     """Keeps the sessions of workflow engines and agents."""
     if version:
-        console.print(lifecycle.__version__)
+        if as_json:
+            show_json({"version": lifecycle.__version__})
+        else:
+            write(lifecycle.__version__ + "\n")
         raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        ctx.fail("Missing command")
     if all_tenants and tenant is not None:
-        raise InvalidArgument("--tenant and --all-tenants exclude each other")
-    # The configuration is read where a command needs it: help and the diagram do without.
-    ctx.obj = Options(config_file, url, ALL if all_tenants else tenant or "", as_json)
+        raise InvalidArgument("--tenant and --all-tenants exclude each other; pass one of them")
+    ctx.obj = Scope(config_file, url, tenant, all_tenants, as_json)
 
 
 @app.command()

@@ -1,55 +1,57 @@
 """`lifecycle call`: any public operation, JSON in and JSON out."""
 
-import difflib
 import inspect
+import re
 from typing import Annotated, Any
 
 import typer
 
-from lifecycle import SessionManager
-from lifecycle.cli.output import show_json
+from lifecycle.cli.output import show_json, write
 from lifecycle.cli.scope import scope_of
-from lifecycle.cli.sessions import parse_object, parse_time
+from lifecycle.cli.values import did_you_mean, parse_object
 from lifecycle.errors import InvalidArgument
 
-_TIMES = ("since", "until", "available_at")
-_OWN = {"lease", "open", "close", "setup", "start", "stop", "for_tenant", "condition", "before", "after"}
 
+def operations() -> dict[str, Any]:
+    """The methods that can be called, by name: those made from an operation."""
+    from lifecycle.manager.blocking import SessionManager
 
-def operations() -> dict[str, inspect.Signature]:
-    """The operations that can be called, with their signatures."""
     found = inspect.getmembers(SessionManager, inspect.isfunction)
-    return {name: inspect.signature(method) for name, method in found if not name.startswith("_") and name not in _OWN}
+    return {name: method for name, method in found if hasattr(method, "__wrapped__") and not name.startswith("_")}
 
 
 def call(
     ctx: typer.Context,
     method: Annotated[str | None, typer.Argument(help="The operation, such as save_state.")] = None,
     arguments: Annotated[str, typer.Argument(metavar="JSON", help="Its arguments, as a JSON object.")] = "{}",
-    list_: Annotated[bool, typer.Option("--list", help="List the operations.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the operations with what they take.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as it does anyway but for --list.")] = False,
 ) -> None:
     """Run any public operation and print its result as JSON."""
-    known = operations()
+    from lifecycle.cli.arguments import check, parameters
+
+    scope, methods = scope_of(ctx), operations()
+    known = {name: inspect.signature(one) for name, one in methods.items()}
     if list_ or method is None:
-        show_json({name: str(signature).replace("(self, ", "(") for name, signature in known.items()})
+        shown = {name: _shown(known[name], parameters(name, known)) for name in known}
+        if as_json or scope.as_json:
+            show_json(shown)
+        else:
+            about = {name: (inspect.getdoc(one) or "").splitlines()[0] for name, one in methods.items()}
+            write("".join(f"{name}{shown[name]}\n    {about[name]}\n" for name in known))
         return
     if method not in known:
-        near = difflib.get_close_matches(method, known, n=3)
-        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        meant = did_you_mean(method, known)
         raise InvalidArgument(f"no operation {method!r}; {meant}`lifecycle call --list` has them all")
-    given: dict[str, Any] = parse_object(arguments, "the arguments") or {}
-    takes = [name for name in known[method].parameters if name != "self"]
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known[method].parameters.values()):
-        takes += [name for name in known["create_session"].parameters if name not in ("self", "session_id")]
-    for name in given:
-        if name not in takes:
-            raise InvalidArgument(f"{method} takes no {name!r}; it takes {', '.join(takes)}")
-    for name in _TIMES:
-        if isinstance(given.get(name), str):
-            given[name] = parse_time(given[name], name)
-    try:
-        known[method].bind(None, **given)
-    except TypeError as error:
-        raise InvalidArgument(f"{method}: {error}") from error
-    with scope_of(ctx).manager() as manager:
+    given = check(method, parse_object(arguments, "the arguments") or {}, parameters(method, known))
+    with scope.manager() as manager:
         show_json(getattr(manager, method)(**given))
+
+
+def _shown(signature: inspect.Signature, takes: dict[str, inspect.Parameter]) -> str:
+    """The signature as JSON fills it in: every parameter has its name, and types are without their modules."""
+    named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in takes.values()]
+    text = str(signature.replace(parameters=named)).replace("(*, ", "(")
+    text = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Za-z])", "", text)
+    # What is left out is left as it is: there is no writing that in JSON.
+    return text.replace(" | Unset", "").replace("NoneType", "None")

@@ -23,4 +23,5 @@ def show(
 def check(ctx: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Say whether the configuration is right; a wrong one is named with its key and what is allowed."""
     scope = scope_of(ctx)
+    _ = scope.settings  # reading it is the check
     show_facts({"configuration": "ok"}, as_json=as_json or scope.as_json)

@@ -1,15 +1,13 @@
 """`lifecycle db`: the schema of the database."""
 
-import json
 import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from lifecycle import migrate, search_index
-from lifecycle.cli.scope import scope_of
-from lifecycle.log import mask_passwords
+from lifecycle.cli.output import show_json, write
+from lifecycle.cli.scope import require_file, scope_of
 
 app = typer.Typer(name="db", help="The database's schema and search index.", no_args_is_help=True)
 
@@ -29,6 +27,8 @@ class Switch(StrEnum):
 @app.command()
 def upgrade(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """Bring the database to this release; does nothing when it is there. Safe to run several times at once."""
+    from lifecycle import migrate
+
     where = _url(ctx, url)
     before = migrate.current(where)
     migrate.upgrade(where)
@@ -47,6 +47,9 @@ def downgrade(
     as_json: JsonOption = False,
 ) -> None:
     """Take the database back to an earlier revision. The data in the tables this drops is lost."""
+    from lifecycle import migrate
+    from lifecycle.log import mask_passwords
+
     where = _url(ctx, url)
     if not yes and sys.stdin.isatty():
         typer.confirm(f"Take {mask_passwords(where)} back to {revision}, and lose what it drops?", abort=True, err=True)
@@ -60,6 +63,8 @@ def downgrade(
 @app.command()
 def check(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """Fail, and say what to do, unless the database has the schema of this release."""
+    from lifecycle import migrate
+
     migrate.check(_url(ctx, url))
     _show(
         ctx, {"revision": migrate.head(), "ok": True}, f"at revision {migrate.head()}, as it should be", as_json=as_json
@@ -69,13 +74,17 @@ def check(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = Fa
 @app.command()
 def sql(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """Print the SQL that creates the schema on this kind of database, without connecting to it."""
-    text = migrate.sql(_url(ctx, url))
+    from lifecycle import migrate
+
+    text = migrate.sql(_url(ctx, url, connects=False))
     _show(ctx, {"sql": text}, text.rstrip(), as_json=as_json)
 
 
 @app.command()
 def current(ctx: typer.Context, url: UrlOption = None, *, as_json: JsonOption = False) -> None:
     """Print the revision that the database is at, and that of this release."""
+    from lifecycle import migrate
+
     at = migrate.current(_url(ctx, url))
     _show(
         ctx,
@@ -94,17 +103,28 @@ def set_search_index(
     as_json: JsonOption = False,
 ) -> None:
     """Build or drop the search index on messages, and say what it costs."""
-    report = search_index.set_search_index(_url(ctx, url), switch is Switch.ON)
+    from lifecycle import search_index
+
+    report = search_index.set_search_index(_url(ctx, url, exists=True), switch is Switch.ON)
     done = switch.value if report["changed"] else f"already {switch.value}"
     text = f"search index {done}: {report['bytes']:,} bytes, {report['seconds']} s; {report['cost']}"
     _show(ctx, report, text, as_json=as_json)
 
 
-def _url(ctx: typer.Context, url: str | None) -> str:
-    if url is not None:
-        return url
-    return scope_of(ctx).settings.database.url
+def _url(ctx: typer.Context, url: str | None, *, exists: bool = False, connects: bool = True) -> str:
+    """The URL to work on; a configuration that is not needed is not read."""
+    from lifecycle.cli import quiet
+
+    scope = scope_of(ctx)
+    quiet.prepare(None if url is not None else scope.settings.logging)
+    where = scope.settings.database.url if url is None else url
+    if connects:
+        require_file(where, exists=exists)
+    return where
 
 
 def _show(ctx: typer.Context, report: dict[str, Any], text: str, *, as_json: bool) -> None:
-    print(json.dumps(report) if as_json or scope_of(ctx).as_json else text)
+    if as_json or scope_of(ctx).as_json:
+        show_json(report)
+    else:
+        write(text + "\n")

@@ -1,13 +1,11 @@
 """`lifecycle policies`."""
 
-from dataclasses import fields
 from typing import Annotated
 
 import typer
 
-from lifecycle.cli.output import errors, show_facts, show_rows
+from lifecycle.cli.output import show_facts, show_rows
 from lifecycle.cli.scope import scope_of
-from lifecycle.durations import format_duration
 
 app = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -16,6 +14,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def show(ctx: typer.Context, as_json: Json = False) -> None:
     """Show the limits of every kind that has its own, and the default."""
+    from dataclasses import fields
+
+    from lifecycle.durations import format_duration
+
     scope = scope_of(ctx)
     known = scope.settings.policy_set
     names = [field.name for field in fields(known.default)]
@@ -34,6 +36,6 @@ def apply(
 ) -> None:
     """Stamp the deadlines of the sessions that are there anew, after a change of the policies."""
     scope = scope_of(ctx)
-    with scope.manager() as manager, errors.status("restamping …"):
+    with scope.manager() as manager:
         changed = manager.apply_policies(dry_run=dry_run)
     show_facts({"changed": changed, "dry_run": dry_run}, as_json=as_json or scope.as_json)

@@ -3,28 +3,32 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from lifecycle import SessionManager, Settings
-from lifecycle.errors import ConfigError
-from lifecycle.log import configure_logging
-from lifecycle.operations.context import AllTenants
-from lifecycle.settings import load_settings
+from lifecycle.errors import ConfigError, InvalidArgument, SchemaOutdated, StorageUnavailable
+
+if TYPE_CHECKING:
+    from lifecycle.manager.blocking import SessionManager
+    from lifecycle.settings import Settings
 
 
 @dataclass
-class Options:
-    """The options before the command."""
+class Scope:
+    """What a command works on. The configuration is read when it is asked for: help and the diagram do without."""
 
     config_file: Path | None
     url: str | None
-    tenant: str | AllTenants
+    tenant: str | None
+    all_tenants: bool
     as_json: bool
 
     @cached_property
-    def settings(self) -> Settings:
+    def settings(self) -> "Settings":
         """The configuration, with the database that `--url` names. Raises `ConfigError`."""
+        from lifecycle.settings import Settings, load_settings
+
         settings = load_settings(self.config_file)
         if self.url is None:
             return settings
@@ -35,24 +39,42 @@ class Options:
         except ConfigError as error:
             raise ConfigError(error.key, error.problem, source="--url") from None
 
+    def manager(self, *, single: bool = False) -> "SessionManager":
+        """The manager to work with; use it as a context manager. Raises what `SessionManager.open` does.
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What a command works on."""
+        `single` is for a command on one session, which belongs to one tenant.
+        """
+        if single and self.all_tenants:
+            raise InvalidArgument("--all-tenants is for lists and sweeps; name the session's tenant with --tenant")
+        from lifecycle.cli import quiet
+        from lifecycle.manager.blocking import SessionManager
+        from lifecycle.operations.context import ALL
 
-    settings: Settings
-    tenant: str | AllTenants
-    as_json: bool
-
-    def manager(self) -> SessionManager:
-        """The manager to work with; use it as a context manager."""
-        # What a library warns of (a pool that cannot connect) the command's own error says better.
-        configure_logging("critical", "console")
-        return SessionManager.open(self.settings, self.tenant)
+        settings = self.settings
+        quiet.prepare(settings.logging)
+        require_file(settings.database.url)
+        return SessionManager.open(settings, ALL if self.all_tenants else self.tenant or "")
 
 
 def scope_of(ctx: typer.Context) -> Scope:
     """The scope that the top-level options made."""
     # A group of commands may be run by itself, inside somebody else's command line.
-    options: Options = ctx.obj if isinstance(ctx.obj, Options) else Options(None, None, "", as_json=False)
-    return Scope(options.settings, options.tenant, options.as_json)
+    return ctx.obj if isinstance(ctx.obj, Scope) else Scope(None, None, None, all_tenants=False, as_json=False)
+
+
+def require_file(url: str, *, exists: bool = True) -> None:
+    """Refuse a SQLite file that cannot be used, or is not there (`exists`): opening it would create an empty one."""
+    from lifecycle import urls
+
+    parsed = urls.engine_url(url)
+    if parsed.get_backend_name() != "sqlite" or urls.is_memory(url) or "uri" in parsed.query:
+        return
+    file = Path(str(parsed.database))
+    if file.is_dir():
+        raise StorageUnavailable(
+            f"SQLite: {file} is a directory; name a file in it, as in sqlite:///{file}/lifecycle.db"
+        )
+    if not file.parent.is_dir():
+        raise StorageUnavailable(f"SQLite: there is no directory {file.parent} for the database; create it first")
+    if exists and not file.exists():
+        raise SchemaOutdated(f"there is no database {file.absolute()} yet; run: lifecycle db upgrade")

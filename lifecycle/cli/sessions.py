@@ -1,17 +1,14 @@
 """`lifecycle sessions`."""
 
-import contextlib
-import json
 import sys
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from lifecycle.cli.output import show_facts, show_json, show_rows
+from lifecycle.cli.output import say, show_facts, show_json, show_rows, write
 from lifecycle.cli.scope import scope_of
-from lifecycle.durations import parse_duration
-from lifecycle.errors import InvalidArgument, SessionNotFound
+from lifecycle.cli.values import parse_object, parse_when
+from lifecycle.errors import SessionNotFound
 
 app = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -19,38 +16,6 @@ Id = Annotated[str, typer.Argument(metavar="ID", help="The session.")]
 Reason = Annotated[str | None, typer.Option(help="Why; it stands in the history.")]
 Actor = Annotated[str | None, typer.Option(help="Who; it stands in the history.")]
 _COLUMNS = ("session_id", "kind", "state", "title", "version", "message_count", "updated_at", "expires_at")
-
-
-def parse_object(text: str | None, name: str) -> dict[str, Any] | None:
-    """The JSON object in a parameter."""
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise InvalidArgument(f"{name} must be a JSON object: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidArgument(f"{name} must be a JSON object, not {type(value).__name__}")
-    return value
-
-
-def parse_time(text: str | None, name: str) -> datetime | None:
-    """The time in a parameter: ISO 8601 with a zone, or how long ago it was."""
-    if text is None:
-        return None
-    try:
-        ago = parse_duration(text)
-    except ValueError:
-        ago = None
-    if ago is not None:
-        return datetime.now(UTC) - timedelta(seconds=ago)
-    time: datetime | None = None
-    with contextlib.suppress(ValueError):
-        time = datetime.fromisoformat(text)
-    if time is None or time.tzinfo is None:
-        example = "2026-11-21T07:00:00Z, or 2h for two hours ago"
-        raise InvalidArgument(f"{name} must be a time with its zone such as {example}; not {text!r}")
-    return time
 
 
 @app.command()
@@ -68,7 +33,7 @@ def create(
 ) -> None:
     """Create a session."""
     scope = scope_of(ctx)
-    with scope.manager() as manager:
+    with scope.manager(single=True) as manager:
         made = manager.create_session(
             session_id=session_id, kind=kind, title=title, user_id=user_id, agent_id=agent_id, parent_id=parent_id,
             idle_timeout=idle_timeout, metadata=parse_object(metadata, "--metadata"),
@@ -102,7 +67,7 @@ def list_(
     with scope.manager() as manager:
         page = manager.list_sessions(
             state=state, kind=kind, user_id=user_id, agent_id=agent_id, parent_id=parent_id, search=search,
-            since=parse_time(since, "--since"), until=parse_time(until, "--until"), sort=sort, order=order,
+            since=parse_when(since, "--since"), until=parse_when(until, "--until"), sort=sort, order=order,
             limit=limit, offset=offset, cursor=cursor, count=count,
         )  # fmt: skip
     if as_json or scope.as_json:
@@ -110,9 +75,9 @@ def list_(
         return
     show_rows(page.items, _COLUMNS, as_json=False)
     if page.total is not None:
-        sys.stderr.write(f"total: {page.total}\n")
+        write(f"total: {page.total}\n")
     if page.next_cursor:
-        sys.stderr.write(f"more: --cursor {page.next_cursor}\n")
+        say(f"more: --cursor {page.next_cursor}")
 
 
 @app.command()
@@ -128,7 +93,7 @@ def search(ctx: typer.Context, text: str, limit: Annotated[int, typer.Option()] 
 def show(ctx: typer.Context, session_id: Id, as_json: Json = False) -> None:
     """Show a session and its saved state."""
     scope = scope_of(ctx)
-    with scope.manager() as manager:
+    with scope.manager(single=True) as manager:
         found = manager.get_session(session_id)
         if found is None:
             raise SessionNotFound(session_id)
@@ -147,9 +112,11 @@ def messages(
 ) -> None:
     """Show a session's messages."""
     scope = scope_of(ctx)
-    with scope.manager() as manager:
+    with scope.manager(single=True) as manager:
         found = manager.get_messages(session_id, limit=limit, after=after)
-        show_rows(found, ("seq", "role", "content", "created_at"), as_json=as_json or scope.as_json)
+        if not found and manager.get_session(session_id) is None:
+            raise SessionNotFound(session_id)
+    show_rows(found, ("seq", "role", "content", "created_at"), as_json=as_json or scope.as_json)
 
 
 @app.command()
@@ -157,7 +124,7 @@ def history(ctx: typer.Context, session_id: Id, as_json: Json = False) -> None:
     """Show what happened to a session: every transition, its creation and deletion."""
     scope = scope_of(ctx)
     columns = ("seq", "trigger", "from_state", "to_state", "reason", "actor", "created_at")
-    with scope.manager() as manager:
+    with scope.manager(single=True) as manager:
         found = manager.history(session_id)
     if not found:
         raise SessionNotFound(session_id)
@@ -169,7 +136,7 @@ def _transition(name: str, what: str) -> None:
         ctx: typer.Context, session_id: Id, reason: Reason = None, actor: Actor = None, as_json: Json = False
     ) -> None:
         scope = scope_of(ctx)
-        with scope.manager() as manager:
+        with scope.manager(single=True) as manager:
             moved = getattr(manager, f"{name}_session")(session_id, reason=reason, actor=actor)
             show_facts(moved, as_json=as_json or scope.as_json)
 
@@ -198,7 +165,7 @@ def delete(
     scope = scope_of(ctx)
     if not yes and not soft and sys.stdin.isatty():
         typer.confirm(f"Remove session {session_id!r} with its messages and state?", abort=True)
-    with scope.manager() as manager:
+    with scope.manager(single=True) as manager:
         if not manager.delete_session(session_id, soft=soft, force=force):
             raise SessionNotFound(session_id)
     show_facts({"deleted": session_id}, as_json=as_json or scope.as_json)
@@ -208,5 +175,5 @@ def delete(
 def undelete(ctx: typer.Context, session_id: Id, as_json: Json = False) -> None:
     """Bring a soft-deleted session back."""
     scope = scope_of(ctx)
-    with scope.manager() as manager:
+    with scope.manager(single=True) as manager:
         show_facts(manager.undelete_session(session_id), as_json=as_json or scope.as_json)

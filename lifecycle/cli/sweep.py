@@ -1,79 +1,38 @@
 """`lifecycle sweep`."""
 
-import signal
-import time
-from typing import Annotated, Any, Final
+from functools import partial
+from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
-from lifecycle.cli.output import errors, show_facts
+from lifecycle.cli.output import show_facts
 from lifecycle.cli.scope import scope_of
-from lifecycle.models.reads import SweepReport
 
-_LISTED: Final = 1000
 app = typer.Typer(no_args_is_help=True)
 Dry = Annotated[
     bool, typer.Option("--dry-run", help="Count what is due with the sweep's own condition; change nothing.")
 ]
 Batch = Annotated[int, typer.Option(help="Rows per transaction.")]
-Budget = Annotated[float | None, typer.Option(min=0, help="Stop after the batch in which so many seconds are over.")]
+Budget = Annotated[
+    float | None, typer.Option(metavar="SECONDS", min=0, help="Stop after the batch in which so many seconds are over.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Kind = Annotated[str | None, typer.Option(help="Only sessions of this kind.")]
 
 
-def _sweep(ctx: typer.Context, method: str, *arguments: Any, as_json: bool, **options: Any) -> None:
+def _sweep(
+    ctx: typer.Context, method: str, *arguments: Any, dry_run: bool, budget: float | None, as_json: bool, **options: Any
+) -> None:
+    from lifecycle.cli import INTERRUPTED
+    from lifecycle.cli.batches import in_batches
+
     scope = scope_of(ctx)
     with scope.manager() as manager:
-        run = getattr(manager, method)
-        report = run(*arguments, **options) if options["dry_run"] else _in_batches(run, arguments, options)
+        run = partial(getattr(manager, method), *arguments, **options)
+        report, interrupted = (run(dry_run=True), False) if dry_run else in_batches(run, budget)
     show_facts(report, as_json=as_json or scope.as_json)
-
-
-def _in_batches(run: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> SweepReport:
-    """Sweep batch by batch, so that progress shows, and Ctrl-C ends it between two and still reports what was done."""
-    due: int = run(*arguments, **options | {"dry_run": True}).count if errors.is_terminal else 0
-    began = time.monotonic()
-    total: dict[str, Any] = {}
-    asked = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        with Progress(console=errors, transient=True, disable=not errors.is_terminal) as bar:
-            task = bar.add_task(run.__name__, total=due)
-            while True:
-                report: SweepReport = run(*arguments, **options | {"budget": 0.0})
-                seconds = time.monotonic() - began
-                total = _added(total, report) | {"seconds": seconds}
-                bar.advance(task, report.count)
-                late = options["budget"] is not None and seconds >= options["budget"]
-                if report.complete or late or asked:
-                    break
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if asked and not total["complete"]:
-        errors.print(f"interrupted: {total['count']} done, more are due; run it again to go on")
-        raise KeyboardInterrupt
-    return SweepReport.of(total)
-
-
-def _added(total: dict[str, Any], report: SweepReport) -> dict[str, Any]:
-    values = {name: getattr(report, name) for name in SweepReport.model_fields}
-    if not total:
-        return values
-    ids = [*total["session_ids"], *report.session_ids]
-    return total | {
-        "count": total["count"] + report.count,
-        "batches": total["batches"] + report.batches,
-        "complete": report.complete,
-        "session_ids": ids[:_LISTED],
-    }
+    if interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 @app.command()

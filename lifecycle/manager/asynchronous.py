@@ -1,7 +1,7 @@
 """`AsyncSessionManager`: every operation as a coroutine method."""
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -79,6 +79,28 @@ class AsyncSessionManager(HookRegistry):
             await asyncio.to_thread(upkeep.stop)
             await asyncio.to_thread(upkeep.manager.close)
 
+    async def claim(
+        self,
+        kinds: Sequence[str],
+        *,
+        holder: str | None = None,
+        ttl: float = 30.0,
+        heartbeat: float | None = None,
+        limit: int = 1,
+    ) -> "list[Lease]":
+        """Lease up to `limit` sessions of these kinds that wait to be worked on, and keep the leases alive.
+
+        Those wait whose `available_at` has come, and those that a worker left behind when it died. Each lease has its
+        `session`; give it back with `release_lease`, or `hand_back` to have it taken again. `SessionRunner` does all
+        this for you.
+        """
+        from lifecycle.lease import check_times, clock, holder_or_own, keeper_for, leases_of
+
+        times, holder, began = check_times(ttl, heartbeat), holder_or_own(holder), clock()
+        claimed = await self.claim_sessions(kinds, holder=holder, ttl=times[0], limit=limit)
+        keeper = await asyncio.to_thread(keeper_for, self)
+        return leases_of(keeper, claimed, holder, times, began, asyncio.get_running_loop())
+
     def lease(
         self,
         session_id: str,
@@ -100,10 +122,37 @@ class AsyncSessionManager(HookRegistry):
 
         return AsyncLeaseContext(self, session_id, holder, ttl, heartbeat, wait)
 
+    def watch(
+        self,
+        after: str | None = None,
+        *,
+        poll: float = 0.5,
+        batch: int = 500,
+        timeout: float | None = None,
+        session_id: str | None = None,
+    ) -> "AsyncWatch":
+        """Every transition as it is committed, creations and deletions too: `async for event in manager.watch(): ...`.
+
+        It begins with what is committed from its first step on; with `after=""`, at the beginning of what the audit log still
+        holds; with the `cursor` of an event, behind it. Nothing is passed over, whatever order transactions commit in;
+        a session's events come in their order. Only what is removed with its session before the watch comes to it is
+        not seen, its deletion is.
+        It looks every `poll` seconds, reads up to `batch` lines at once, and ends when there was nothing new for
+        `timeout` seconds (never, for None; 0 takes what is there). `session_id` leaves out all other sessions.
+        Raises `StorageUnavailable` when the database is away: go on from the last event's cursor. Raises
+        `InvalidArgument` for a cursor that is not of this database, and `LifecycleError` once the manager is closed.
+        """
+        from lifecycle.watch import AsyncWatch
+
+        return AsyncWatch(self, after, poll, batch, timeout, session_id)
+
     async def close(self) -> None:
         """Stop the sweeps and close the connections (those of a manager from `for_tenant` are its parent's)."""
         await self.stop()
         if self._owner:
+            from lifecycle.watch import watches_on
+
+            watches_on(self._driver).close()
             if hasattr(self._driver, "lease_keeper"):
                 from lifecycle.lease import close_keeper
 
@@ -164,6 +213,8 @@ class AsyncSessionManager(HookRegistry):
     acquire_lease = async_method(leases.acquire_lease)
     renew_leases = async_method(leases.renew_leases)
     release_lease = async_method(leases.release_lease)
+    claim_sessions = async_method(leases.claim_sessions)
+    hand_back = async_method(leases.hand_back)
 
     expire_idle = async_method(sweeps.expire_idle)
     prune_sessions = async_method(sweeps.prune_sessions)
@@ -198,4 +249,5 @@ def async_driver_for(settings: DatabaseSettings) -> "ThreadedDriver | PostgresLi
 
 if TYPE_CHECKING:
     from lifecycle.drivers.postgresql_async import AsyncPostgresDriver as PostgresLike
-    from lifecycle.lease import AsyncLeaseContext
+    from lifecycle.lease import AsyncLeaseContext, Lease
+    from lifecycle.watch import AsyncWatch

@@ -1,6 +1,6 @@
 """`SessionManager`: every operation as a method that returns when its work is durable."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -76,6 +76,27 @@ class SessionManager(HookRegistry):
         if stop is not None:
             stop()
 
+    def claim(
+        self,
+        kinds: Sequence[str],
+        *,
+        holder: str | None = None,
+        ttl: float = 30.0,
+        heartbeat: float | None = None,
+        limit: int = 1,
+    ) -> "list[Lease]":
+        """Lease up to `limit` sessions of these kinds that wait to be worked on, and keep the leases alive.
+
+        Those wait whose `available_at` has come, and those that a worker left behind when it died. Each lease has its
+        `session`; give it back with `release_lease`, or `hand_back` to have it taken again. `SessionRunner` does all
+        this for you.
+        """
+        from lifecycle.lease import check_times, clock, holder_or_own, keeper_for, leases_of
+
+        times, holder, began = check_times(ttl, heartbeat), holder_or_own(holder), clock()
+        claimed = self.claim_sessions(kinds, holder=holder, ttl=times[0], limit=limit)
+        return leases_of(keeper_for(self), claimed, holder, times, began)
+
     def lease(
         self,
         session_id: str,
@@ -96,10 +117,37 @@ class SessionManager(HookRegistry):
 
         return LeaseContext(self, session_id, holder, ttl, heartbeat, wait)
 
+    def watch(
+        self,
+        after: str | None = None,
+        *,
+        poll: float = 0.5,
+        batch: int = 500,
+        timeout: float | None = None,
+        session_id: str | None = None,
+    ) -> "Watch":
+        """Every transition as it is committed, creations and deletions too: `for event in manager.watch(): ...`.
+
+        It begins with what is committed from this call on; with `after=""`, at the beginning of what the audit log still
+        holds; with the `cursor` of an event, behind it. Nothing is passed over, whatever order transactions commit in;
+        a session's events come in their order. Only what is removed with its session before the watch comes to it is
+        not seen, its deletion is.
+        It looks every `poll` seconds, reads up to `batch` lines at once, and ends when there was nothing new for
+        `timeout` seconds (never, for None; 0 takes what is there). `session_id` leaves out all other sessions.
+        Raises `StorageUnavailable` when the database is away: go on from the last event's cursor. Raises
+        `InvalidArgument` for a cursor that is not of this database, and `LifecycleError` once the manager is closed.
+        """
+        from lifecycle.watch import Watch
+
+        return Watch(self, after, poll, batch, timeout, session_id)
+
     def close(self) -> None:
         """Stop the sweeps and close the connections (those of a manager from `for_tenant` are its parent's)."""
         self.stop()
         if self._owner:
+            from lifecycle.watch import watches_on
+
+            watches_on(self._driver).close()
             if hasattr(self._driver, "lease_keeper"):
                 from lifecycle.lease import close_keeper
 
@@ -160,6 +208,8 @@ class SessionManager(HookRegistry):
     acquire_lease = sync_method(leases.acquire_lease)
     renew_leases = sync_method(leases.renew_leases)
     release_lease = sync_method(leases.release_lease)
+    claim_sessions = sync_method(leases.claim_sessions)
+    hand_back = sync_method(leases.hand_back)
 
     expire_idle = sync_method(sweeps.expire_idle)
     prune_sessions = sync_method(sweeps.prune_sessions)
@@ -194,4 +244,5 @@ def driver_for(settings: DatabaseSettings) -> "DbapiDriver | PostgresLike":
 
 if TYPE_CHECKING:
     from lifecycle.drivers.postgresql import PostgresDriver as PostgresLike
-    from lifecycle.lease import LeaseContext
+    from lifecycle.lease import Lease, LeaseContext
+    from lifecycle.watch import Watch

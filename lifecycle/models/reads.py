@@ -59,6 +59,8 @@ class Session(Read):
     lease_epoch: int
     lease_expires_at: datetime | None
     attempts: int
+    rescues: int
+    runs: bool
     available_at: datetime | None
     pending_approvals: int
 

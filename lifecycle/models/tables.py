@@ -91,6 +91,11 @@ class SessionRow(Base, table=True):
     lease_epoch: int = _col(sa.BigInteger(), default="0")
     lease_expires_at: datetime | None = _col(Timestamp(), null=True)
     attempts: int = _col(sa.Integer(), default="0")
+    rescues: int = _col(sa.Integer(), default="0")
+    # The version at the last claim: a later one tells that the run before got on.
+    claimed_version: int | None = _col(sa.BigInteger(), null=True)
+    # Whether runners work on it: what they suspended becomes available again when it is resumed.
+    runs: bool = _col(sa.Boolean(create_constraint=False), default="false")
     available_at: datetime | None = _col(Timestamp(), null=True)
     pending_approvals: int = _col(sa.Integer(), default="0")
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from lifecycle import states
 from lifecycle.errors import InvalidArgument
-from lifecycle.operations.context import Context
+from lifecycle.models.reads import Session
+from lifecycle.operations import rows
+from lifecycle.operations.context import Context, check_count
 from lifecycle.operations.refusal import explain
-from lifecycle.operations.requests import AcquireLease, Fence, ReleaseLease, RenewLeases
+from lifecycle.operations.requests import AcquireLease, ClaimSessions, Fence, ReleaseLease, RenewLeases
 from lifecycle.operations.typing import Steps
 
 _SHORTEST, _LONGEST = 0.1, 86_400.0
@@ -43,6 +45,37 @@ def release_lease(context: Context, session_id: str, *, holder: str, epoch: int)
     """Give a lease back; whether it was still the holder's."""
     fence: Fence = (context.check_id(holder, "holder"), epoch)
     released: bool = yield ReleaseLease(context.tenant, context.check_id(session_id), fence)
+    return released
+
+
+def claim_sessions(
+    context: Context, kinds: Sequence[str], *, holder: str, ttl: float = 30.0, limit: int = 1
+) -> Steps[list[Session]]:
+    """Lease up to `limit` sessions of these kinds that wait for a runner; each with its new `lease_epoch`.
+
+    Those wait whose `available_at` has come, and those whose runner died: it gave no sign of life, and its lease ran
+    out. Those that wait longest come first, a turn for each tenant.
+    """
+    if isinstance(kinds, str) or not kinds:
+        raise InvalidArgument(f"kinds must be a list of kinds, not {kinds!r}")
+    chosen = tuple(context.check_id(kind, "kinds") for kind in dict.fromkeys(kinds))
+    check_count(limit, "limit", 1, 1000)
+    found = yield ClaimSessions(
+        context.tenant_or_all, chosen, context.check_id(holder, "holder"), check_ttl(ttl), limit
+    )
+    return [rows.session(row) for row in found]
+
+
+def hand_back(
+    context: Context, session_id: str, *, holder: str, epoch: int, retry_in: float, forget: bool = False
+) -> Steps[bool]:
+    """Give a claimed session back so that a runner takes it again in `retry_in` seconds; whether it was still ours.
+
+    With `forget` the claim does not count as an attempt.
+    """
+    fence: Fence = (context.check_id(holder, "holder"), epoch)
+    request = ReleaseLease(context.tenant, context.check_id(session_id), fence, float(retry_in), forget)
+    released: bool = yield request
     return released
 
 

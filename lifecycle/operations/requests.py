@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lifecycle.operations.places import Place
+
 Operation = Generator[Any, Any, Any]
 Row = dict[str, Any]
 SecondsMap = tuple[str, int | None]
@@ -257,9 +259,28 @@ class RenewLeases(Request):
 
 @dataclass(slots=True)
 class ReleaseLease(OfSession):
-    """Give a lease back: whether it was still the holder's."""
+    """Give a lease back: whether it was still the holder's.
+
+    With `retry_in` the session waits for a runner again in so many seconds; with `forget` the claim does not count.
+    """
 
     fence: Fence
+    retry_in: float | None = None
+    forget: bool = False
+
+
+@dataclass(slots=True)
+class ClaimSessions(Request):
+    """Lease sessions that wait for a runner, or whose runner died: their rows, each with its new epoch.
+
+    A tenant's second waits until every other's first had its turn.
+    """
+
+    tenant: str | None
+    kinds: tuple[str, ...]
+    holder: str
+    ttl: float
+    limit: int
 
 
 @dataclass(slots=True)
@@ -419,6 +440,29 @@ class EndJob(Request):
 
 
 @dataclass(slots=True)
+class StartWatch(Request):
+    """The place behind all that is committed, or the given one if it can be one of this database's.
+
+    None while there is more to prepare: ask again.
+    """
+
+    after: Place | None
+
+
+@dataclass(slots=True)
+class ReadTransitions(Request):
+    """Read the audit log in the order of commits: (rows, position and id of the last line looked at or None, more).
+
+    At most `limit` lines are looked at; those of others are left out.
+    """
+
+    tenant: str | None
+    after: Place
+    limit: int
+    session_id: str | None
+
+
+@dataclass(slots=True)
 class CallHook(Request):
     """Call a user's function; an async driver awaits what it returns. The answer is its result."""
 
@@ -447,4 +491,6 @@ READS: tuple[type[Request], ...] = (
     CountDue,
     OldestDue,
     ListWorkers,
+    StartWatch,
+    ReadTransitions,
 )

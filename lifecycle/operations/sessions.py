@@ -150,6 +150,7 @@ def update_session(
         values["protected"] = bool(protected)
     if available_at is not UNSET:
         values["available_at"] = _aware(available_at, "available_at")
+        values |= {"runs": available_at is not None, "attempts": 0, "rescues": 0}
     if idle_timeout is not UNSET:
         values["idle_active"] = _duration(idle_timeout, "idle_timeout")
         values["idle_override"] = True
@@ -352,6 +353,7 @@ def _creation(
         "idle_suspended": policy.idle_suspended,
         "idle_override": idle_timeout is not None,
         "available_at": _aware(available_at, "available_at"),
+        "runs": available_at is not None,
         **_title(context_, title),
     }
     return CreateSession(

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle.operations import requests as r
-from lifecycle.recipes import bulk, keyed, lists, postgresql, postgresql_leases, sweeps
-from lifecycle.recipes.portable import base, daemon, leases, messages, moves, people, saving, sessions
+from lifecycle.recipes import bulk, keyed, lists, mariadb_watching, postgresql, postgresql_leases, sweeps, watching
+from lifecycle.recipes.portable import base, claims, daemon, leases, messages, moves, people, saving, sessions
 from lifecycle.recipes.statement import Single
 
 PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
@@ -39,6 +39,7 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.ListConnections: people.list_connections,
     r.AcquireLease: leases.acquire_lease,
     r.RenewLeases: leases.renew_leases,
+    r.ClaimSessions: claims.claim_sessions,
     r.ReleaseLease: leases.release_lease,
     r.CountDue: sweeps.count_due,
     r.OldestDue: sweeps.oldest_due,
@@ -49,17 +50,23 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.ListWorkers: daemon.list_workers,
     r.TakeJob: daemon.take_job,
     r.EndJob: daemon.end_job,
+    r.StartWatch: watching.start_watch,
+    r.ReadTransitions: watching.read_transitions,
 }
 
 # What a dialect does better in its own way.
 RECIPES: dict[str, dict[type[r.Request], Callable[[Any], base.Recipe]]] = {
     "postgresql": {**PORTABLE, r.SweepBatch: bulk.sweep_batch},
     "sqlite": PORTABLE,
-    "mysql": PORTABLE,
+    "mysql": {
+        **PORTABLE,
+        r.StartWatch: mariadb_watching.start_watch,
+        r.ReadTransitions: mariadb_watching.read_transitions,
+    },
 }
 
 SINGLES: dict[str, dict[type[r.Request], Single]] = {
-    "postgresql": {**postgresql.SINGLES, **postgresql_leases.SINGLES},
+    "postgresql": {**postgresql.SINGLES, **postgresql_leases.SINGLES, **watching.SINGLES},
     "sqlite": keyed.READS,
     "mysql": {},
 }

@@ -85,7 +85,7 @@ def audit_of(source: Any, trigger: Any, before: Any, after: Any) -> Any:
 
 
 _GIVEN = ("kind", "user_id", "agent_id", "parent_id", "title", "title_folded", "metadata", "config", "phase", "protected",
-          "idle_active", "idle_suspended", "idle_override", "available_at")  # fmt: skip
+          "idle_active", "idle_suspended", "idle_override", "available_at", "runs")  # fmt: skip
 
 
 @cache
@@ -224,6 +224,18 @@ def moved_values(trigger: str, *, fenced: bool = False) -> dict[str, Any]:
         max_age_at = _after(_seconds_for(S.kind, "max_age")) if reopened else S.max_age_at
         idle = S.idle_active if wanted.target == "active" else S.idle_suspended
         values |= {"ended_at": sa.null(), "prune_at": sa.null(), "expires_at": _expiry(idle, max_age_at)}
+        if wanted.target == "active":
+            # What runners work on waits for one again; an idle chat does not.
+            values |= {
+                "available_at": sa.case(
+                    (S.runs, now()),
+                    else_=S.available_at,
+                ),
+                "attempts": sa.literal_column("0"),
+                "rescues": sa.literal_column("0"),
+            }
+        else:
+            values["available_at"] = sa.null()
         if reopened:
             values["max_age_at"] = max_age_at
     return values

@@ -1,5 +1,6 @@
 """Leases on PostgreSQL: taken, prolonged and given back in one statement each."""
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -8,7 +9,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp, now
 from lifecycle.operations import requests as r
+from lifecycle.recipes.keyed import FIELDS
 from lifecycle.recipes.portable.base import key, of_key, p
+from lifecycle.recipes.portable.claims import WINDOW, claimable, dead_holders
 from lifecycle.recipes.postgresql import ACTIVE_NOW, FENCED, FREE, LIVE, TEXTS
 from lifecycle.recipes.statement import Single, Statement
 
@@ -32,12 +35,85 @@ _ACQUIRE = Statement(
     )
     .returning(S.lease_epoch)
 )
-_RELEASE = Statement(
-    sa.update(t.sessions)
-    .where(of_key(t.sessions), FENCED)
-    .values({"lease_holder": sa.null(), "lease_expires_at": sa.null()})
-    .returning(S.session_id)
-)
+
+
+@cache
+def _release(retry: bool, forget: bool) -> Statement:
+    values: dict[str, Any] = {"lease_holder": sa.null(), "lease_expires_at": sa.null()}
+    if retry:
+        values["available_at"] = _until(sa.cast(p("retry_in"), sa.Double()))
+    if forget:
+        values["attempts"] = sa.func.greatest(sa.literal_column("0"), S.attempts - sa.literal_column("1"))
+    return Statement(sa.update(t.sessions).where(of_key(t.sessions), FENCED).values(values).returning(S.session_id))
+
+
+def _claim(tenant: bool) -> Statement:
+    """Pick what waits and what the dead left, a turn for each tenant; lock, look again, lease."""
+    kinds = S.kind == sa.any_(p("kinds", TEXTS))
+    window: Any = sa.literal_column(str(WINDOW))
+    waiting = (
+        sa.select(S.tenant, S.session_id, S.available_at.label("since"))
+        .where(*claimable(tenant, kinds), S.available_at <= now())
+        .order_by(S.available_at)
+        .limit(window)
+        .subquery("waiting")
+    )
+    dead = dead_holders(_until(-sa.cast(p("ttl"), sa.Double()))).subquery("dead")
+    orphans = (
+        sa.select(S.tenant, S.session_id, S.lease_expires_at.label("since"))
+        .where(*claimable(tenant, kinds), S.lease_holder == dead.c.holder, S.runs, S.available_at.is_(None))
+        .where(S.lease_expires_at <= now())
+        .order_by(S.lease_expires_at)
+        .limit(window)
+        .subquery("orphans")
+    )
+    found = sa.union_all(sa.select(waiting), sa.select(orphans)).subquery("found")
+    turn = sa.func.row_number().over(partition_by=found.c.tenant, order_by=found.c.since)
+    ranked = sa.select(found.c.tenant, found.c.session_id, found.c.since, turn.label("turn")).subquery("ranked")
+    ready = sa.or_(S.available_at <= now(), sa.and_(S.available_at.is_(None), S.runs, S.lease_holder.is_not(None)))
+    picked = (
+        sa.select(S.tenant, S.session_id)
+        .join(ranked, sa.and_(S.tenant == ranked.c.tenant, S.session_id == ranked.c.session_id))
+        .where(*claimable(tenant, kinds), FREE, ready)
+        .order_by(ranked.c.turn, ranked.c.since)
+        .limit(p("limit", sa.Integer()))
+        .with_for_update(of=t.sessions, skip_locked=True)
+        .cte("picked")
+    )
+    got_on = sa.or_(S.claimed_version.is_(None), S.version > S.claimed_version)
+    none: Any = sa.literal_column("0")
+    one: Any = sa.literal_column("1")
+    return Statement(
+        sa.update(t.sessions)
+        .where(S.tenant == picked.c.tenant, S.session_id == picked.c.session_id)
+        .values(
+            {
+                "lease_holder": p("holder", sa.Text()),
+                "lease_epoch": S.lease_epoch + one,
+                "lease_expires_at": _until(sa.cast(p("ttl"), sa.Double())),
+                "available_at": sa.null(),
+                "claimed_version": S.version,
+                "attempts": sa.case((got_on, one), else_=S.attempts + one),
+                "rescues": sa.case((got_on, none), else_=S.rescues)
+                + sa.case((S.available_at.is_(None), one), else_=none),
+                **ACTIVE_NOW,
+            }
+        )
+        .returning(*FIELDS)
+    )
+
+
+_CLAIM = {tenant: _claim(tenant) for tenant in (False, True)}
+
+
+def _bind_claim(request: r.ClaimSessions) -> dict[str, Any]:
+    return {
+        "p_tenant": request.tenant,
+        "p_kinds": list(request.kinds),
+        "p_holder": request.holder,
+        "p_ttl": request.ttl,
+        "p_limit": request.limit,
+    }
 
 
 def _renew() -> Statement:
@@ -91,9 +167,12 @@ SINGLES: dict[type[r.Request], Single] = {
         _bind_renew,
         lambda _, rows: [(row["tenant"], row["session_id"], row["lease_epoch"]) for row in rows],
     ),
+    r.ClaimSessions: Single(lambda request: _CLAIM[request.tenant is not None], _bind_claim, lambda _, rows: rows),
     r.ReleaseLease: Single(
-        lambda _: _RELEASE,
-        lambda request: key(request) | {"p_holder": request.fence[0], "p_epoch": request.fence[1]},
+        lambda request: _release(request.retry_in is not None, request.forget),
+        lambda request: (
+            key(request) | {"p_holder": request.fence[0], "p_epoch": request.fence[1], "p_retry_in": request.retry_in}
+        ),
         lambda _, rows: bool(rows),
     ),
 }

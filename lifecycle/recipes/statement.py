@@ -12,6 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.elements import ClauseList
+from sqlalchemy.sql.operators import in_op
 
 from lifecycle.models.types import Timestamp, from_microseconds, to_microseconds
 
@@ -38,13 +41,29 @@ def row_maker(names: Sequence[str], readers: Mapping[str, Processor]) -> Callabl
     return made
 
 
+def spelt_out(expression: Any) -> Any:
+    """The expression with each `in_([...])` as a list of parameters: SQLAlchemy would write it at execution only."""
+
+    def replace(element: Any, **_: Any) -> Any:
+        if not (isinstance(element, sa.BindParameter) and element.expanding):
+            return None
+        values = [sa.literal(value, element.type) for value in element.effective_value or ()]
+        if not values:
+            return sa.select(sa.null()).where(sa.false()).scalar_subquery()
+        return ClauseList(*values).self_group(against=in_op)
+
+    if not any(getattr(element, "expanding", False) for element in visitors.iterate(expression)):
+        return expression
+    return visitors.replacement_traverse(expression, {}, replace)
+
+
 class Compiled:
     """One statement for one dialect."""
 
     __slots__ = ("_binders", "_constants", "_make_row", "returns_rows", "sql")
 
     def __init__(self, expression: sa.Executable, dialect: sa.Dialect) -> None:
-        compiled: Any = expression.compile(dialect=dialect)  # type: ignore[attr-defined]
+        compiled: Any = spelt_out(expression).compile(dialect=dialect)
         self.sql = str(compiled)
         bound: Iterable[tuple[str, Any]] = compiled.binds.items()
         self._binders: list[tuple[str, Processor]] = []

@@ -242,6 +242,11 @@ def test_lists_filter_sort_and_page(manager: Any) -> None:
     assert manager.list_sessions(kind="k1", metadata={"n": 1, "t": "x"}, count=True).total == 6
     assert manager.list_sessions(metadata={"n": "1"}, count=True).total == 0
     assert manager.list_sessions(where=t.sessions.c.session_id > "s09", count=True).total == 2
+    among = t.sessions.c.session_id
+    assert manager.list_sessions(where=among.in_(["s01", "s02", "no"]), count=True).total == 2
+    assert manager.list_sessions(where=among.not_in(["s01", "s02"]), count=True).total == 10
+    assert manager.list_sessions(where=among.in_([]), count=True).total == 0
+    assert manager.list_sessions(where=among.not_in([]), count=True).total == 12
     assert manager.list_sessions(since=datetime.now(UTC) + timedelta(hours=1)).items == []
     for sort in ("updated_at", "created_at", "last_active_at", "title", "session_id"):
         for order in ("asc", "desc"):

@@ -31,7 +31,7 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def _restore() -> Iterator[None]:
     """Put the process's logging back as it was."""
-    loggers = [logging.getLogger(name) for name in (None, "sqlalchemy", "apscheduler")]
+    loggers = [logging.getLogger(name) for name in (None, "sqlalchemy", "apscheduler", "alembic", "psycopg")]
     levels, handlers = [logger.level for logger in loggers], list(loggers[0].handlers)
     yield
     for logger, level in zip(loggers, levels, strict=True):
@@ -123,11 +123,11 @@ def test_other_libraries_go_the_same_way(stderr: Stderr, name: str) -> None:
     ],
 )
 def test_the_level_holds_and_statements_are_never_logged(stderr: Stderr, level: Any, passed: list[str]) -> None:
-    """What is below the level is dropped; SQLAlchemy, Alembic and APScheduler, chatty at info, speak from warning up."""
+    """What is below the level is dropped; libraries that are chatty at info speak from warning up."""
     configure_logging(level)
     get_logger("lifecycle").debug("quiet")
     get_logger("lifecycle").info("said")
-    for name in ("alembic", "sqlalchemy.engine", "apscheduler"):
+    for name in ("alembic", "sqlalchemy.engine", "apscheduler", "psycopg.pool"):
         logging.getLogger(name).info("INSERT")
     assert [event["logger"] for event in stderr.events()] == passed
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from lifecycle import states
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable.base import LOCK_SHORT, Recipe, active_now, leased, lock, set_row
+from lifecycle.recipes.portable.base import LOCK_SHORT, Recipe, Row, active_now, leased, lock, set_row
 
 
 def acquire_lease(request: r.AcquireLease) -> Recipe:
@@ -35,8 +35,13 @@ def renew_leases(request: r.RenewLeases) -> Recipe:
 
 def release_lease(request: r.ReleaseLease) -> Recipe:
     """Clear it where it is still ours; the epoch stays."""
-    row = yield from lock(request, LOCK_SHORT)
+    row = yield from lock(request)
     if row is None or (row["lease_holder"], row["lease_epoch"]) != request.fence:
         return False
-    yield from set_row(row, {"lease_holder": None, "lease_expires_at": None})
+    values: Row = {"lease_holder": None, "lease_expires_at": None}
+    if request.retry_in is not None:
+        values["available_at"] = row["now"] + timedelta(seconds=request.retry_in)
+    if request.forget:
+        values["attempts"] = max(0, row["attempts"] - 1)
+    yield from set_row(row, values)
     return True

@@ -56,6 +56,11 @@ def moved_columns(row: Row, request: Any, target: str) -> Row:
     if row["state"] in states.TERMINAL:
         max_age_at = deadlines.later(row["now"], seconds_for(row["kind"], request.max_age))
     idle = row["idle_active"] if target == "active" else row["idle_suspended"]
+    if target == "active":
+        # What runners work on waits for one again; an idle chat does not.
+        values |= {"available_at": row["now"] if row["runs"] else row["available_at"], "attempts": 0, "rescues": 0}
+    else:
+        values["available_at"] = None
     return values | {
         "ended_at": None,
         "prune_at": None,

@@ -206,7 +206,7 @@ def fork_session(request: r.ForkSession) -> Recipe:
     documents = {name: source[name] for name in DOCUMENTS if source.get(name) is not None}
     values = {name: row[name] for name in copied} | {
         "parent_id": request.session_id, "phase": source["phase"], "step": source["step"], "protected": False,
-        "available_at": None,
+        "available_at": None, "runs": False,
     }  # fmt: skip
     creation = r.CreateSession(
         request.tenant,

@@ -57,6 +57,7 @@ def create_session(request: r.CreateSession) -> Recipe:
         "expires_at": deadlines.expiry(at, request.idle, max_age_at),
         "lease_epoch": 0,
         "attempts": 0,
+        "rescues": 0,
         "pending_approvals": 0,
     }
     taken = yield _TAKEN, key(request)

@@ -1,0 +1,158 @@
+"""The players' processes: started, stopped, and killed in any way."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tests.chaos.player import NO_DATABASE
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """A process was killed at a moment of the monotonic clock."""
+
+    pid: int
+    at: float
+
+
+class Cast:
+    """One process for each URL, or none while it is dead. Start them from the main thread, with which they die."""
+
+    def __init__(self, urls: Sequence[str], ledgers: Path, logs: Path, options: Sequence[str]) -> None:
+        self.urls = list(urls)
+        self.processes: list[subprocess.Popen[bytes] | None] = [None] * len(self.urls)
+        self.kills: list[Kill] = []
+        # Processes that ended by themselves, and were not told to.
+        self.deserted: list[str] = []
+        self.turned_away = 0
+        self._ledgers = ledgers
+        self._logs = logs
+        self._options = list(options)
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        """Start all."""
+        for slot in range(len(self.urls)):
+            self.start(slot)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave none alive."""
+        for process in self.processes:
+            if process is not None:
+                process.kill()
+                process.wait()
+
+    def start(self, slot: int) -> None:
+        """Start a slot's process."""
+        self._started += 1
+        command = [sys.executable, "-m", "tests.chaos.player", self.urls[slot], str(self._ledgers), *self._options]
+        with self._log(self._started).open("wb") as log:
+            self.processes[slot] = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,  # Ctrl-C is for the harness
+            )
+
+    def alive(self, slot: int) -> bool:
+        """Whether the slot has a process; one that ended by itself is noted and forgotten."""
+        process = self.processes[slot]
+        if process is None:
+            return False
+        status = process.poll()
+        if status is None:
+            return True
+        self.processes[slot] = None
+        if status == NO_DATABASE:
+            self.turned_away += 1
+        else:
+            self.deserted.append(f"process {process.pid} ended by itself, with status {status}")
+        return False
+
+    def kill(self, slot: int) -> None:
+        """Kill a slot's process with SIGKILL."""
+        process = self._of(slot)
+        self.kills.append(Kill(process.pid, time.monotonic()))
+        process.kill()
+        process.wait()
+        self.processes[slot] = None
+
+    def freeze(self, slot: int) -> None:
+        """Stop a slot's process where it is."""
+        self._of(slot).send_signal(signal.SIGSTOP)
+
+    def thaw(self, slot: int) -> None:
+        """Let it go on."""
+        self._of(slot).send_signal(signal.SIGCONT)
+
+    def dismiss(self) -> list[str]:
+        """Have all end in good order; those that did not."""
+        left = [process for process in self.processes if process is not None]
+        for process in left:
+            process.terminate()
+        bad = []
+        for process in left:
+            try:
+                status = process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                status = process.wait()
+            if status != 0:
+                bad.append(f"process {process.pid} ended with status {status} when it was told to stop")
+        self.processes = [None] * len(self.urls)
+        return bad
+
+    def events(self) -> Counter[str]:
+        """How often the processes logged each event."""
+        return Counter(str(event.get("event")) for event in self._events())
+
+    def errors(self) -> list[str]:
+        """What was logged as an error, each kind once."""
+        found = {
+            f"{event.get('event')}: {_what(event)}"
+            for event in self._events()
+            if event.get("level") in {"error", "critical"}
+        }
+        return sorted(found)
+
+    def _events(self) -> list[dict[str, Any]]:
+        events = []
+        for number in range(1, self._started + 1):
+            for line in self._log(number).read_text(errors="replace").splitlines():
+                with contextlib.suppress(ValueError):  # a killed process may leave half a line
+                    event = json.loads(line)
+                    if isinstance(event, dict):
+                        events.append(event)
+        return events
+
+    def _log(self, number: int) -> Path:
+        return self._logs / f"player-{number:04}.log"
+
+    def _of(self, slot: int) -> subprocess.Popen[bytes]:
+        process = self.processes[slot]
+        if process is None:
+            message = f"slot {slot} has no process"
+            raise RuntimeError(message)
+        return process
+
+
+def _what(event: dict[str, Any]) -> str:
+    """The exception's type and text."""
+    raised = event.get("exception")
+    if isinstance(raised, list) and raised:
+        return f"{raised[0].get('exc_type')}: {str(raised[0].get('exc_value'))[:200]}"
+    return str(event.get("error", ""))[:200]
