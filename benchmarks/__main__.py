@@ -12,12 +12,13 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import postgresql, report, sqlite
+from benchmarks import leases, postgresql, report, sqlite
 from benchmarks.measure import Result
 from lifecycle import migrate
 from tests.servers import PostgresServer, ServerUnavailable, find_postgres
 
-SETTINGS = ("postgresql", "sqlite")
+SETTINGS = ("postgresql", "sqlite", "leases")
+LEASES, SECONDS = 10_000, 60
 REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
 
@@ -34,10 +35,11 @@ def main(
     console = Console(stderr=True)
     results: list[Result] = []
     versions: dict[str, str] = {}
+    cost: leases.LeaseCost | None = None
     with Progress(console=console, transient=True) as bar:
 
-        def stage(name: str) -> Callable[[], None]:
-            task = bar.add_task(name, total=turns + max(20, turns // 10))
+        def stage(name: str, total: int = turns + max(20, turns // 10)) -> Callable[[], None]:
+            task = bar.add_task(name, total=total)
             return lambda: bar.advance(task)
 
         if "postgresql" in chosen:
@@ -50,18 +52,29 @@ def main(
                     results += asyncio.run(postgresql.async_results(url, turns, stage("PostgreSQL, async")))
             except ServerUnavailable as reason:
                 console.print(f"PostgreSQL left out: {reason}")
+        if "leases" in chosen:
+            try:
+                with PostgresServer(find_postgres(18)) as server:
+                    url = server.create_database("leases")
+                    migrate.upgrade(url)
+                    cost = leases.measure(url, LEASES, SECONDS, stage("leases", SECONDS))
+            except ServerUnavailable as reason:
+                console.print(f"leases left out: {reason}")
         if "sqlite" in chosen:
             with tempfile.TemporaryDirectory() as directory:
                 path = Path(directory)
                 results += sqlite.sync_results(path / "sync.db", turns, stage("SQLite, sync"))
                 results += asyncio.run(sqlite.async_results(path / "async.db", turns, stage("SQLite, async")))
     if as_json:
-        json.dump(report.as_json(results), sys.stdout, indent=2)
+        json.dump(report.as_json(results, cost), sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        Console().print(report.table(results))
+        if results:
+            Console().print(report.table(results))
+        if cost is not None:
+            Console().print(report.lease_line(cost))
     if write:
-        REPORT.write_text(report.markdown(results, versions, turns))
+        REPORT.write_text(report.markdown(results, versions, turns, cost))
 
 
 if __name__ == "__main__":

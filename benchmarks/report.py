@@ -4,11 +4,13 @@ import os
 import platform
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.table import Table
 
+from benchmarks.leases import LeaseCost
 from benchmarks.measure import Result
 
 _HEAD = """# Benchmarks
@@ -44,9 +46,18 @@ def table(results: Sequence[Result]) -> Table:
     return shown
 
 
-def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
+def lease_line(cost: LeaseCost) -> str:
+    """What keeping leases alive takes, in one sentence."""
+    return (
+        f"{cost.leases:,} leases with a beat every {cost.heartbeat:g} s, watched for {cost.seconds:.0f} s once settled: {cost.beats}"
+        f" statements, {cost.cpu_share:.1%} of one core, {cost.updates:,} row updates of which"
+        f" {cost.heap_only_share:.1%} heap-only, {cost.dead:,} dead rows in the end."
+    )
+
+
+def as_json(results: Sequence[Result], cost: LeaseCost | None) -> dict[str, Any]:
     """The same for programs."""
-    return [
+    operations = [
         {
             "setting": result.setting,
             "operation": result.name,
@@ -57,9 +68,11 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
         }
         for result in results
     ]
+    kept = None if cost is None else {**asdict(cost), "heap_only_share": round(cost.heap_only_share, 4)}
+    return {"operations": operations, "leases": kept}
 
 
-def markdown(results: Sequence[Result], versions: Mapping[str, str], turns: int) -> str:
+def markdown(results: Sequence[Result], versions: Mapping[str, str], turns: int, cost: LeaseCost | None) -> str:
     """The page."""
     lines = [_HEAD.format(turns=f"{turns:,}")]
     named = {"Python": platform.python_version(), "SQLite": sqlite3.sqlite_version, **versions}
@@ -76,4 +89,6 @@ def markdown(results: Sequence[Result], versions: Mapping[str, str], turns: int)
             if result.setting == setting
         ]
         lines.append("")
+    if cost is not None:
+        lines += ["## Leases\n", lease_line(cost), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 DEFAULT_TTL: Final = 30.0
-_BATCH: Final = 5000
+# Few enough that a page of PostgreSQL's has room for the new versions of those rows of it that are among them:
+# the old ones go when the next batch passes.
+_BATCH: Final = 1000
 _RETRY: Final = 0.5
+_LAST_BEAT: Final = 5.0
 # CLOCK_BOOTTIME counts the time a suspended machine sleeps; CLOCK_MONOTONIC does not.
 _CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -157,7 +160,7 @@ class LeaseKeeper:
             lease.lose("the manager was closed")
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(2.0)
+                thread.join(_LAST_BEAT)
         if self._owner:
             self._manager.close()
 
@@ -185,6 +188,8 @@ class LeaseKeeper:
         worked = True
         for holder, leases in by_holder.items():
             for start in range(0, len(leases), _BATCH):
+                if self._stopping:
+                    return True
                 worked = self._beat_batch(holder, leases[start : start + _BATCH]) and worked
         return worked
 
@@ -194,7 +199,8 @@ class LeaseKeeper:
         try:
             still = set(self._manager.renew_leases(asked, holder=holder))
         except StorageUnavailable as error:
-            log.warning("lease_beat_failed", leases=len(leases), error=mask_passwords(str(error)))
+            if not self._stopping:
+                log.warning("lease_beat_failed", leases=len(leases), error=mask_passwords(str(error)))
             return False
         except Exception as error:
             log.exception("lease_beat_failed", leases=len(leases), error=mask_passwords(str(error)))

@@ -12,7 +12,7 @@ from lifecycle.operations import requests as r
 from lifecycle.recipes.keyed import FIELDS
 from lifecycle.recipes.portable.base import key, of_key, p
 from lifecycle.recipes.portable.claims import WINDOW, claimable, dead_holders
-from lifecycle.recipes.postgresql import ACTIVE_NOW, FENCED, FREE, LIVE, TEXTS
+from lifecycle.recipes.postgresql import ACTIVE_NOW, FENCED, FREE, HELD_BY, LIVE, TEXTS
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c
@@ -59,18 +59,24 @@ def _claim(tenant: bool) -> Statement:
         .subquery("waiting")
     )
     dead = dead_holders(_until(-sa.cast(p("ttl"), sa.Double()))).subquery("dead")
+    # Lateral, with a limit of its own: the dead come first, and only what they held is read.
     orphans = (
         sa.select(S.tenant, S.session_id, S.lease_expires_at.label("since"))
         .where(*claimable(tenant, kinds), S.lease_holder == dead.c.holder, S.runs, S.available_at.is_(None))
         .where(S.lease_expires_at <= now())
         .order_by(S.lease_expires_at)
         .limit(window)
-        .subquery("orphans")
+        .correlate(dead)
+        .lateral("orphans")
     )
-    found = sa.union_all(sa.select(waiting), sa.select(orphans)).subquery("found")
+    left = sa.select(orphans.c.tenant, orphans.c.session_id, orphans.c.since).select_from(dead.join(orphans, sa.true()))
+    found = sa.union_all(sa.select(waiting), left).subquery("found")
     turn = sa.func.row_number().over(partition_by=found.c.tenant, order_by=found.c.since)
     ranked = sa.select(found.c.tenant, found.c.session_id, found.c.since, turn.label("turn")).subquery("ranked")
-    ready = sa.or_(S.available_at <= now(), sa.and_(S.available_at.is_(None), S.runs, S.lease_holder.is_not(None)))
+    # A CASE, which no index serves: the rows are to be found by the keys that were picked.
+    ready = sa.case(
+        (S.available_at.is_(None), sa.and_(S.runs, S.lease_holder.is_not(None))), else_=S.available_at <= now()
+    )
     picked = (
         sa.select(S.tenant, S.session_id)
         .join(ranked, sa.and_(S.tenant == ranked.c.tenant, S.session_id == ranked.c.session_id))
@@ -129,7 +135,7 @@ def _renew() -> Statement:
     locked = (
         sa.select(S.tenant, S.session_id, given.c.ttl)
         .join(given, sa.and_(S.tenant == given.c.tenant, S.session_id == given.c.session_id))
-        .where(S.lease_holder == p("holder", sa.Text()), S.lease_epoch == given.c.epoch)
+        .where(HELD_BY, S.lease_epoch == given.c.epoch)
         .order_by(S.tenant, S.session_id)
         .with_for_update(of=t.sessions)
         .cte("locked")

@@ -190,6 +190,61 @@ def test_a_sweep_with_nothing_to_do_reads_nothing(connection: psycopg.Connection
         assert_small(part, 0)
 
 
+HELD = 2000
+
+
+@pytest.fixture
+def holding(connection: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+    """2,000 sessions that one worker holds, which it got after the statistics were taken."""
+    connection.execute(
+        "UPDATE sessions SET lease_holder = 'h', lease_epoch = 1, lease_expires_at = now() + interval '1 minute',"
+        f" runs = true WHERE ctid = ANY(ARRAY(SELECT ctid FROM sessions WHERE state = 'active' LIMIT {HELD}))"
+    )
+    connection.execute("INSERT INTO workers VALUES ('h', 'host', 1, '0', 'running', now(), now())")
+    return connection
+
+
+def test_a_beat_reads_its_leases_only(holding: psycopg.Connection[Any]) -> None:
+    """Each by its key: the index on the holder would be read through for every one of them."""
+    rows = holding.execute("SELECT session_id FROM sessions WHERE lease_holder = 'h' ORDER BY session_id").fetchall()
+    leases = tuple(("", session_id, 1, 30.0) for (session_id,) in rows)
+    work, renewed = work_of(holding, r.RenewLeases("h", leases[:500]))
+    assert len(renewed) == 500
+    assert "ix_sessions_lease_holder" not in work.indexes
+    assert_small(work, 500 * 3)
+
+
+def test_a_fenced_save_reads_one_session(holding: psycopg.Connection[Any]) -> None:
+    """By its key, whoever holds how many others."""
+    row = holding.execute("SELECT session_id FROM sessions WHERE lease_holder = 'h' LIMIT 1").fetchone()
+    assert row is not None
+    request = r.SaveState("", row[0], {"context": "{}"}, None, {"step": 1}, None, None, None, ("h", 1))
+    work, version = work_of(holding, request)
+    assert version is not None
+    assert_small(work, 5)
+
+
+def test_a_claim_where_nothing_waits_reads_next_to_nothing(holding: psycopg.Connection[Any]) -> None:
+    """The holders are read one by one, not lease by lease; a living one's leases are not looked at."""
+    work, claimed = work_of(holding, r.ClaimSessions(None, ("chat", "cron"), "other", 30.0, 10))
+    assert claimed == []
+    assert work.rows_read <= 10, work
+    assert work.sequential <= {"workers"}
+
+
+def test_a_claim_reads_a_bounded_window(holding: psycopg.Connection[Any]) -> None:
+    """However many wait, so many that wait longest are looked at, and what a dead worker left."""
+    holding.execute(
+        "UPDATE sessions SET available_at = now(), runs = true WHERE state = 'active' AND lease_holder IS NULL"
+    )
+    holding.execute("UPDATE workers SET beat_at = now() - interval '1 hour'")
+    holding.execute("UPDATE sessions SET lease_expires_at = now() - interval '1 minute' WHERE lease_holder = 'h'")
+    holding.execute("ANALYZE sessions")
+    work, claimed = work_of(holding, r.ClaimSessions(None, ("chat", "cron", "copilot"), "other", 30.0, 10))
+    assert len(claimed) == 10
+    assert work.rows_read <= HELD * 2 + 500 * 8, work
+
+
 @pytest.mark.parametrize(("sweep", "column"), [("prune_sessions", "prune_at"), ("expire_idle", "expires_at")])
 def test_a_batch_reads_what_it_acts_on(connection: psycopg.Connection[Any], sweep: str, column: str) -> None:
     """A batch of 500 among the 1,000 that are due reads those sessions, and what is theirs."""

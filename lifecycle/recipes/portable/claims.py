@@ -52,14 +52,16 @@ def dead_holders(silent: Any) -> Any:
     return sa.select(holders.c.holder).where(holders.c.holder.is_not(None), ~alive.exists())
 
 
+_DEAD = Statement(dead_holders(p("silent", Timestamp())))
+
+
 @cache
-def _orphans(tenant: bool, kinds: int) -> Statement:
+def _left_by(tenant: bool, kinds: int) -> Statement:
     among = S.kind.in_([p(f"kind_{i}") for i in range(kinds)])
-    dead = dead_holders(p("silent", Timestamp())).subquery("dead")
     return Statement(
         sa.select(S.tenant, S.session_id, S.lease_expires_at.label("since"))
         .where(
-            *claimable(tenant, among), S.lease_holder == dead.c.holder, S.runs.is_(True), S.available_at.is_(None),
+            *claimable(tenant, among), S.lease_holder == p("holder"), S.runs.is_(True), S.available_at.is_(None),
             S.lease_expires_at <= p("now", Timestamp()),
         )
         .order_by(S.lease_expires_at)
@@ -75,9 +77,12 @@ def claim_sessions(request: r.ClaimSessions) -> Recipe:
     values |= bound({f"kind_{i}": kind for i, kind in enumerate(request.kinds)})
     shape = (request.tenant is not None, len(request.kinds))
     waiting = yield _waiting(*shape), values
-    orphans = yield _orphans(*shape), values
+    dead = yield _DEAD, values
+    left: list[Row] = []
+    for one in dead:
+        left += yield _left_by(*shape), values | {"p_holder": one["holder"]}
     claimed: list[Row] = []
-    for row in _in_turns([*waiting, *orphans]):
+    for row in _in_turns([*waiting, *left]):
         if len(claimed) == request.limit:
             break
         found = yield LOCK, {"p_tenant": row["tenant"], "p_session_id": row["session_id"]}
