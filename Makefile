@@ -2,13 +2,15 @@
 
 PYTHON ?= python3
 WORKERS ?= 3
+MINUTES ?= 10
+DATABASE ?= postgresql
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint bench format lock clean
+.PHONY: help run test lint chaos bench format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -24,6 +26,9 @@ lint: $(READY) ## check the format, the style, the types and the layers
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(READY) ## kill, stop and cut off runners for MINUTES=10 on DATABASE=postgresql, and check what was promised
+	$(BIN)/python -m tests.chaos.harness --minutes $(MINUTES) --database $(DATABASE)
 
 bench: $(READY) ## measure beside the floor, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.chaos.ledger import read_ledgers
 from tests.chaos.player import NO_DATABASE
 
 ROOT = Path(__file__).parents[2]
@@ -20,16 +21,22 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """A process was killed at a moment of the monotonic clock."""
+    """A process was killed at a moment of the monotonic clock.
+
+    `calm` says that nothing else was wrong: there was a database, and the others had room for what the dead one held.
+    """
 
     pid: int
     at: float
+    calm: bool
 
 
 class Cast:
     """One process for each URL, or none while it is dead. Start them from the main thread, with which they die."""
 
-    def __init__(self, urls: Sequence[str], ledgers: Path, logs: Path, options: Sequence[str]) -> None:
+    def __init__(
+        self, urls: Sequence[str], ledgers: Path, logs: Path, options: Sequence[str], *, first: int | None = None
+    ) -> None:
         self.urls = list(urls)
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * len(self.urls)
         self.kills: list[Kill] = []
@@ -39,11 +46,14 @@ class Cast:
         self._ledgers = ledgers
         self._logs = logs
         self._options = list(options)
+        self._first = len(self.urls) if first is None else first
         self._started = 0
+        # Which of those that were started each slot's process is.
+        self._numbers = [0] * len(self.urls)
 
     def __enter__(self) -> Self:
-        """Start all."""
-        for slot in range(len(self.urls)):
+        """Start the first ones, all of them unless told otherwise."""
+        for slot in range(self._first):
             self.start(slot)
         return self
 
@@ -57,6 +67,7 @@ class Cast:
     def start(self, slot: int) -> None:
         """Start a slot's process."""
         self._started += 1
+        self._numbers[slot] = self._started
         command = [sys.executable, "-m", "tests.chaos.player", self.urls[slot], str(self._ledgers), *self._options]
         with self._log(self._started).open("wb") as log:
             self.processes[slot] = subprocess.Popen(
@@ -67,6 +78,30 @@ class Cast:
                 stderr=log,
                 process_group=0,  # Ctrl-C is for the harness
             )
+
+    def until(self, reached: Callable[[], bool]) -> None:
+        """Wait for something that the processes do. Raises TimeoutError, with what they logged."""
+        deadline = time.monotonic() + PATIENCE
+        while not reached():
+            if time.monotonic() > deadline:
+                message = f"it did not come; the processes logged {self.errors()}"
+                raise TimeoutError(message)
+            time.sleep(0.02)
+
+    def up(self) -> bool:
+        """Whether all that were started have begun to work."""
+        return all(
+            "runner_started" in self._log(self._numbers[slot]).read_text(errors="replace")
+            for slot, process in enumerate(self.processes)
+            if process is not None
+        )
+
+    def busiest(self) -> int:
+        """The slot whose process works on the most sessions."""
+        last = [lines[-1] for lines in read_ledgers(self._ledgers).values() if lines]
+        held = Counter(line.pid for line in last if line.what != "returned")
+        alive = [(held[process.pid], slot) for slot, process in enumerate(self.processes) if process is not None]
+        return max(alive)[1]
 
     def alive(self, slot: int) -> bool:
         """Whether the slot has a process; one that ended by itself is noted and forgotten."""
@@ -83,10 +118,10 @@ class Cast:
             self.deserted.append(f"process {process.pid} ended by itself, with status {status}")
         return False
 
-    def kill(self, slot: int) -> None:
+    def kill(self, slot: int, *, calm: bool = False) -> None:
         """Kill a slot's process with SIGKILL."""
         process = self._of(slot)
-        self.kills.append(Kill(process.pid, time.monotonic()))
+        self.kills.append(Kill(process.pid, time.monotonic(), calm))
         process.kill()
         process.wait()
         self.processes[slot] = None

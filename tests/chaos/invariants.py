@@ -12,8 +12,6 @@ from lifecycle import SessionManager
 from tests.chaos.cast import Kill
 from tests.chaos.ledger import Line
 
-Span = tuple[float, float]
-
 
 def broken_by(lines: Sequence[Line]) -> Iterator[str]:
     """What one session's ledger shows to be wrong."""
@@ -105,20 +103,19 @@ class Takeover:
     session_id: str
     pid: int
     seconds: float
-    # Nothing else was wrong meanwhile: there was a database, and others with room for it.
-    undisturbed: bool
+    # Nothing else was wrong meanwhile.
+    calm: bool
 
 
-def takeovers(ledgers: Mapping[str, Sequence[Line]], kills: Sequence[Kill], faults: Sequence[Span]) -> list[Takeover]:
-    """How long sessions that were held by a killed process waited for the next; `faults` are the spans of others."""
+def takeovers(ledgers: Mapping[str, Sequence[Line]], kills: Sequence[Kill]) -> list[Takeover]:
+    """How long sessions that a killed process held waited for the next one."""
     found = []
-    for kill in kills:
-        for session_id, lines in ledgers.items():
+    for session_id, lines in ledgers.items():
+        for kill in kills:
             before = [line for line in lines if line.at <= kill.at]
             if not before or before[-1].pid != kill.pid or before[-1].what not in {"claimed", "begun", "acknowledged"}:
                 continue
             following = next((line for line in lines if line.at > kill.at and line.what == "claimed"), None)
             if following is not None:
-                disturbed = any(began < following.at and ended > kill.at for began, ended in faults)
-                found.append(Takeover(session_id, kill.pid, following.at - kill.at, not disturbed))
+                found.append(Takeover(session_id, kill.pid, following.at - kill.at, kill.calm))
     return found
