@@ -51,6 +51,11 @@ class Run:
         return 0 if state is None or state.step is None else state.step
 
     @property
+    def over(self) -> bool:
+        """Whether the session was moved on or given back."""
+        return self._over
+
+    @property
     def lost(self) -> Any:
         """An event: the lease is gone, and nothing that is written any more will be accepted."""
         return self.lease.lost

@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
@@ -107,6 +108,8 @@ class SessionRunner:
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._running: set[Run] = set()
+        # Something may be held under our name that no handler works on.
+        self._adrift = threading.Event()
         self._changed = threading.Condition()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread: threading.Thread | None = None
@@ -199,6 +202,7 @@ class SessionRunner:
                     )
                     pause = self._poll
                 except StorageUnavailable as error:
+                    self._adrift.set()  # the claim may have been made, and only its answer been lost
                     log.warning("claim_failed", holder=self.holder, error=mask_passwords(str(error)))
                     pause = min(_LONGEST_OUTAGE_PAUSE, pause * 2)
             for lease in claimed:
@@ -271,9 +275,13 @@ class SessionRunner:
         except (InvalidTransition, SessionNotFound) as error:
             log.warning("run_superseded", **facts, error=str(error))
         except StorageUnavailable as error:
-            # Its lease runs out, and whoever finds the database again takes it over.
             log.warning("run_interrupted", **facts, error=mask_passwords(str(error)))
         finally:
+            if not run.over:
+                # Nobody looks at the leases of a runner that gives signs of life: it has to let go itself.
+                self._adrift.set()
+                with contextlib.suppress(LifecycleError):
+                    run.hand_back(0.0, forget=True)
             run.let_go()
 
     def _call(self, run: Run, handler: Handler) -> None:
@@ -324,10 +332,34 @@ class SessionRunner:
         while not self._ended.wait(self.heartbeat):
             try:
                 self._beat()
+                if self._adrift.is_set():
+                    self._let_go_of_adrift()
             except StorageUnavailable as error:
                 log.warning("heartbeat_failed", holder=self.holder, error=mask_passwords(str(error)))
             except Exception:
                 log.exception("heartbeat_failed", holder=self.holder)
+
+    def _let_go_of_adrift(self) -> None:
+        """Hand back what is leased under our name and run by no handler, once its lease ran out."""
+        self._adrift.clear()
+        cursor: str | None = None
+        while True:
+            page = self.manager.list_sessions(where=_held_by(self.holder), sort="session_id", cursor=cursor, limit=100)
+            with self._changed:
+                running = {(run.session.tenant, run.session_id) for run in self._running}
+            for session in page.items:
+                if (session.tenant, session.session_id) in running:
+                    continue
+                if session.lease_expires_at is None or session.lease_expires_at > datetime.now(UTC):
+                    self._adrift.set()  # it may be on its way to its handler: look again
+                    continue
+                own = self.manager.for_tenant(session.tenant)
+                fence = {"holder": self.holder, "epoch": session.lease_epoch}
+                if own.hand_back(session.session_id, **fence, retry_in=0.0, forget=True):
+                    log.warning("session_let_go", session_id=session.session_id, **fence)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
 
     def _drain(self) -> bool:
         """Let handlers come to their next save; then take the rest away from them."""
@@ -378,6 +410,12 @@ class SessionRunner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _held_by(holder: str) -> Any:
+    from lifecycle.models import tables as t
+
+    return (t.sessions.c.lease_holder == holder) & t.sessions.c.runs.is_(True)
 
 
 def _check_seconds(value: Any, name: str) -> None:

@@ -274,6 +274,41 @@ def test_options_that_cannot_work_are_refused(migrated_sqlite_url: str, bad: dic
             runner.handler("b", rescue="panic")  # type: ignore[arg-type]
 
 
+def test_a_claim_whose_answer_was_lost_is_let_go(manager: SessionManager, migrated_url: str) -> None:
+    """A living runner's leases are looked at by nobody else: it finds what no handler works on, and hands it back."""
+    with SessionRunner(migrated_url, ttl=0.9, poll=0.02) as runner:
+
+        @runner.handler("poor")
+        def poor(run: Run) -> None:
+            run.save(step=1)
+
+        manager.create_session(session_id="s", kind="poor", available_at=now())
+        manager.claim_sessions(["poor"], holder=runner.holder, ttl=0.9)
+        runner._adrift.set()
+        thread = threading.Thread(target=runner.run)
+        thread.start()
+        wait(lambda: state_of(manager, "s")[0] == "completed")
+        runner.stop()
+        thread.join()
+
+
+def test_a_run_whose_lease_was_lost_is_taken_up_again(manager: SessionManager, runner: SessionRunner) -> None:
+    """By the same runner, which lives on and gives signs of life."""
+    tries: list[int] = []
+
+    @runner.handler("poor")
+    def poor(run: Run) -> None:
+        tries.append(run.lease.epoch)
+        if len(tries) == 1:
+            run.lease.lose("as if this process had been asleep")
+        run.save(step=1)
+
+    manager.create_session(session_id="s", kind="poor", available_at=now())
+    assert runner.run(until_idle=True)
+    assert state_of(manager, "s")[0] == "completed"
+    assert tries == [1, 2]
+
+
 def wait(condition: Callable[[], bool]) -> None:
     """Until something is so."""
     import time
