@@ -354,9 +354,9 @@ class SessionRunner:
                     self._adrift.set()  # it may be on its way to its handler: look again
                     continue
                 own = self.manager.for_tenant(session.tenant)
-                fence = {"holder": self.holder, "epoch": session.lease_epoch}
-                if own.hand_back(session.session_id, **fence, retry_in=0.0, forget=True):
-                    log.warning("session_let_go", session_id=session.session_id, **fence)
+                key, epoch = session.session_id, session.lease_epoch
+                if own.hand_back(key, holder=self.holder, epoch=epoch, retry_in=0.0, forget=True):
+                    log.warning("session_let_go", session_id=key, holder=self.holder, epoch=epoch)
             cursor = page.next_cursor
             if cursor is None:
                 return
