@@ -1,4 +1,4 @@
-"""How long sessions may idle, live and be kept, per kind: plain values, no SQL, no clock.
+"""How long sessions may idle, live and be kept, and which checkpoints, per kind: plain values, no SQL, no clock.
 
 A `Policy` speaks for one kind of session, `Policies` for all of them. Limits are whole seconds; None is never.
 Deadlines are stamped into rows from here; a sweep or a transition that meets many kinds in one statement takes
@@ -6,19 +6,23 @@ the limits as a JSON map from kind to seconds, made once.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Final
 
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
+COUNTS: Final = frozenset({"checkpoints_keep_last"})
+"""The fields of a `Policy` that are numbers of things, None for all of them; the others are durations."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The limits of one kind of session, each in seconds (at least 1), or None for never.
+    """The limits of one kind of session, each in seconds (at least 1), or None for never; `COUNTS` apart.
 
     Raises ValueError for a limit that is neither.
     """
@@ -37,12 +41,17 @@ class Policy:
     """An expired session is removed this long after it expired."""
     ghosts: int | None = 15 * _MINUTE
     """A session nothing was ever stored in is removed this long after its creation."""
+    checkpoints_keep_last: int | None = None
+    """So many of a session's newest checkpoints are kept, a number; None for all of them."""
+    checkpoints_keep_every: int | None = None
+    """Of the older ones, the first of every so many seconds is kept too; None for none of them."""
 
     def __post_init__(self) -> None:
         for limit in fields(self):
             value = getattr(self, limit.name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"{limit.name} must be whole seconds, at least 1, or None for never; not {value!r}")
+                unit, none = ("a number", "all") if limit.name in COUNTS else ("whole seconds", "never")
+                raise ValueError(f"{limit.name} must be {unit}, at least 1, or None for {none}; not {value!r}")
 
     def idle(self, state: str) -> int | None:
         """Return the seconds without activity after which a session in `state` expires.
@@ -73,6 +82,25 @@ class Policy:
             case "active" | "suspended":
                 return None
         raise _no_state(state)
+
+    def superseded(self, checkpoints: Sequence[tuple[int, datetime]]) -> list[int]:
+        """Return which of a session's checkpoints are to go: their seqs, oldest first.
+
+        `checkpoints` are all there are, as (seq, time of creation) in order of seq. The times are looked at only
+        where `checkpoints_keep_every` is set. Periods are counted from 1970 in UTC, and the first checkpoint of one
+        is the one of the lowest seq: no later one takes its place, so that what was kept as the first stays kept.
+        """
+        if self.checkpoints_keep_last is None:
+            return []
+        older = checkpoints[: -self.checkpoints_keep_last]
+        if self.checkpoints_keep_every is None:
+            return [seq for seq, _ in older]
+        period = timedelta(seconds=self.checkpoints_keep_every)
+        firsts: dict[int, int] = {}
+        for seq, created_at in older:
+            firsts.setdefault((created_at - _EPOCH) // period, seq)
+        kept = set(firsts.values())
+        return [seq for seq, _ in older if seq not in kept]
 
 
 @dataclass(frozen=True)

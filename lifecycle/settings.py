@@ -37,6 +37,7 @@ _NESTED: Final = "__"
 _FILE_VARIABLE: Final = "LIFECYCLE_CONFIG"
 _DEFAULT_FILE: Final = "config.yaml"
 _DEFAULT: Final = Policy()
+_MOST: Final = 2**31 - 1
 _ABSENT: Final = object()
 
 
@@ -76,6 +77,17 @@ def _seconds_or_never(value: Any) -> int | None:
     return parse_duration(value)
 
 
+def _count_or_all(value: Any) -> int | None:
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text == "all":
+            return None
+        value = int(text) if re.fullmatch("[0-9]{1,10}", text) else value
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST:
+        raise ValueError(f"must be a whole number from 1 to {_MOST}, or all; not {value!r}")
+    return value
+
+
 def _no_bool(value: Any) -> Any:
     if isinstance(value, bool):
         raise ValueError("must be a number; not yes or no")  # noqa: TRY004 -- pydantic reads ValueError
@@ -92,7 +104,10 @@ def _empty_mapping(value: Any) -> Any:
 
 Seconds = Annotated[int, BeforeValidator(_seconds), PlainSerializer(format_duration)]
 SecondsOrNever = Annotated[int | None, BeforeValidator(_seconds_or_never), PlainSerializer(format_duration)]
-Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=2**31 - 1)]
+Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=_MOST)]
+CountOrAll = Annotated[
+    int | None, BeforeValidator(_count_or_all), PlainSerializer(lambda count: "all" if count is None else count)
+]
 
 
 class _Section(BaseModel):
@@ -178,6 +193,15 @@ class RetentionSettings(_Section):
         return dict.fromkeys(cls.model_fields, value)
 
 
+class CheckpointSettings(_Section):
+    """Which checkpoints of a session are kept when another is made."""
+
+    keep_last: CountOrAll = _DEFAULT.checkpoints_keep_last
+    """How many of the newest."""
+    keep_every: SecondsOrNever = _DEFAULT.checkpoints_keep_every
+    """Seconds of which the first of the older ones is kept too."""
+
+
 class PolicySettings(_Section):
     """The policy of one kind of session, or of all others."""
 
@@ -189,6 +213,8 @@ class PolicySettings(_Section):
     """Seconds it is kept once finished."""
     ghosts: SecondsOrNever = _DEFAULT.ghosts
     """Seconds until a session nothing was ever stored in is removed."""
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    """Which of its checkpoints are kept."""
 
     def build(self) -> Policy:
         """Return the policy these settings describe."""
@@ -200,6 +226,8 @@ class PolicySettings(_Section):
             retention_ended=self.retention.ended,
             retention_expired=self.retention.expired,
             ghosts=self.ghosts,
+            checkpoints_keep_last=self.checkpoints.keep_last,
+            checkpoints_keep_every=self.checkpoints.keep_every,
         )
 
 
@@ -212,6 +240,19 @@ class PoliciesSettings(_Section):
         dict[Annotated[str, Field(min_length=1, max_length=255)], PolicySettings], BeforeValidator(_empty_mapping)
     ] = Field(default_factory=dict)
     """Kind of session to its policy."""
+
+    @model_validator(mode="after")
+    def _keep_every_beside_keep_last(self) -> Self:
+        # Before inheriting, while what was written can be told: alone, keep_every would silently do nothing.
+        inherited = self.default.checkpoints.model_fields_set
+        for name, policy in [("default", self.default), *((f"kinds.{kind}", own) for kind, own in self.kinds.items())]:
+            own = policy.checkpoints
+            if own.keep_every is not None and "keep_last" not in own.model_fields_set | inherited:
+                raise ValueError(
+                    f"{name}.checkpoints.keep_every needs a keep_last beside it: how many of the newest to keep, "
+                    "at least 1 (or all, to remove none)"
+                )
+        return self
 
     @model_validator(mode="after")
     def _inherit(self) -> Self:

@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import inspect
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
-from lifecycle import AsyncSessionManager, urls
+from lifecycle import AsyncSessionManager, SessionManager, Settings, urls
 from lifecycle.lease import AsyncLeaseContext
 
 
@@ -44,6 +45,26 @@ class Blocking:
             yield lease
         finally:
             wait(context.__aexit__(None, None, None))
+
+
+@contextlib.contextmanager
+def opened(settings: Settings, kind: str) -> Iterator[Any]:
+    """A manager with settings of the test's own, `sync` or `async`, to be called alike."""
+    if kind == "sync":
+        with SessionManager.open(settings) as manager:
+            yield manager
+        return
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    blocking = Blocking(AsyncSessionManager.open(settings), loop)
+    try:
+        yield blocking
+    finally:
+        blocking.close()
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 def backdate(url: str, table: sa.Table, **values: Any) -> None:

@@ -16,16 +16,24 @@ def show(ctx: typer.Context, as_json: Json = False) -> None:
     """Show the limits of every kind that has its own, and the default."""
     from dataclasses import fields
 
-    from lifecycle.durations import format_duration
-
     scope = scope_of(ctx)
     known = scope.settings.policy_set
     names = [field.name for field in fields(known.default)]
     rows = [
-        {"kind": kind} | {name: format_duration(getattr(policy, name)) for name in names}
+        {"kind": kind, **{name: _written(name, getattr(policy, name)) for name in names}}
         for kind, policy in (("(default)", known.default), *known.kinds.items())
     ]
     show_rows(rows, ("kind", *names), as_json=as_json or scope.as_json)
+
+
+def _written(name: str, limit: int | None) -> str | int:
+    """A limit as the configuration has it: a number of checkpoints, all else durations."""
+    from lifecycle.durations import format_duration
+    from lifecycle.policies import COUNTS
+
+    if name in COUNTS:
+        return "all" if limit is None else limit
+    return format_duration(limit)
 
 
 @app.command()

@@ -208,10 +208,11 @@ class GetStats(Request):
 
 @dataclass(slots=True)
 class MakeCheckpoint(OfSession):
-    """Copy the saved state under a label: the row, or None if refused."""
+    """Copy the saved state under a label, removing what the policy does not keep: the row, or None if refused."""
 
     label: str
     data: str | None
+    policies: Any
     fence: Fence | None = None
 
 

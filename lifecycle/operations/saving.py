@@ -126,12 +126,15 @@ def checkpoint(
 ) -> Steps[Checkpoint]:
     """Keep a copy of the saved state under a label, with `data` of your own, and return it.
 
+    Older checkpoints of the session that the policy of its kind does not keep (`checkpoints` in config.yaml) are
+    removed at once, and at no other time: at most 1024 by one call, the oldest first, the rest by the next calls.
     Raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`, `LeaseLost`, `NotSerializable`.
     """
     session_id = context.check_id(session_id)
     fence = fence_of(context.tenant, session_id, lease)
     text = None if data is None else context.document(data, "data")
-    row = yield MakeCheckpoint(context.tenant, session_id, context.check_id(label, "label"), text, fence)
+    label = context.check_id(label, "label")
+    row = yield MakeCheckpoint(context.tenant, session_id, label, text, context.policies, fence)
     if row is None:
         yield from explain(context, session_id, "checkpoint", needs=states.LIVE, fence=fence)
     return rows.checkpoint(row)

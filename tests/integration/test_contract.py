@@ -2,6 +2,7 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -30,7 +31,7 @@ from lifecycle import (
     urls,
 )
 from lifecycle.models import tables as t
-from tests.managers import backdate
+from tests.managers import backdate, opened
 
 PAST = datetime.now(UTC) - timedelta(days=400)
 ODD_IDS = ["it's", 'say "hi"', "a/b\\c", "trailing ", "é😀", "x" * 255, "%_", ":p_tenant", "TRAILING "]
@@ -375,6 +376,109 @@ def test_policies_by_kind_and_their_change(migrated_url: str) -> None:
         limits = {s.session_id: s.idle_active for s in manager.list_sessions(state="active").items}
         assert limits == {"c": 86400, "own": 7200}
         assert manager.apply_policies() == 0
+
+
+def keeping(url: str, **kinds: dict[str, Any]) -> Settings:
+    """Settings with what is kept of the checkpoints of each kind."""
+    policies: Any = {"kinds": {kind: {"checkpoints": kept} for kind, kept in kinds.items()}}
+    database: Any = {"url": url}
+    return Settings(database=database, policies=policies)
+
+
+def labels(manager: Any, session_id: str) -> list[str]:
+    """The labels of the checkpoints that are there, oldest first."""
+    return [one.label for one in manager.list_checkpoints(session_id)]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_the_newest_checkpoints_are_kept(migrated_url: str, way: str) -> None:
+    """Of a kind that keeps so many, older ones go with the next; there is no way back to them, and nothing else goes."""
+    with opened(keeping(migrated_url, short={"keep_last": 2}), way) as manager:
+        for session_id, kind in (("s", "short"), ("other", "short"), ("all", "chat")):
+            manager.create_session(session_id=session_id, kind=kind)
+            manager.add_message(session_id, "user", "one")
+        seqs = []
+        for i in range(5):
+            manager.save_state("s", context={"n": i})
+            seqs.append(manager.checkpoint("s", str(i)).seq)
+            manager.checkpoint("all", str(i))
+        manager.checkpoint("other", "only")
+        assert labels(manager, "s") == ["3", "4"]
+        assert labels(manager, "all") == ["0", "1", "2", "3", "4"]
+        assert labels(manager, "other") == ["only"]
+        for seq in seqs[:3]:
+            with pytest.raises(CheckpointNotFound):
+                manager.restore_checkpoint("s", seq)
+            with pytest.raises(CheckpointNotFound):
+                manager.fork_session("s", checkpoint=seq)
+        manager.restore_checkpoint("s", seqs[3])
+        assert manager.load_state("s").context == {"n": 3}
+        assert [m.content for m in manager.get_messages("s")] == ["one"]
+        manager.complete_session("s")
+        with pytest.raises(InvalidTransition):
+            manager.checkpoint("s", "late")
+        assert labels(manager, "s") == ["3", "4"]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_the_first_checkpoint_of_each_hour_is_kept(migrated_url: str, way: str) -> None:
+    """Beside the newest; what was kept as the first of its hour stays, whatever is added later."""
+    with opened(keeping(migrated_url), way) as manager:
+        manager.create_session(session_id="s", kind="hourly")
+        made = {name: manager.checkpoint("s", name).seq for name in ("1:00", "1:59", "2:00", "2:01", "4:30", "5:59")}
+    day = PAST.replace(hour=0, minute=0, second=0, microsecond=0)
+    times = {
+        seq: sa.literal(day + timedelta(hours=int(name[0]), minutes=int(name[2:])), t.checkpoints.c.created_at.type)
+        for name, seq in made.items()
+    }
+    backdate(migrated_url, t.checkpoints, created_at=sa.case(times, value=t.checkpoints.c.seq))
+    with opened(keeping(migrated_url, hourly={"keep_last": 2, "keep_every": "1h"}), way) as manager:
+        assert manager.apply_policies() == 0
+        assert len(labels(manager, "s")) == 6
+        manager.checkpoint("s", "now")
+        assert labels(manager, "s") == ["1:00", "2:00", "4:30", "5:59", "now"]
+        # Were the clock to pass the hour in between, the first of the next one would be kept too.
+        for name in ("again", "and again", "last"):
+            manager.checkpoint("s", name)
+        assert labels(manager, "s")[:5] == ["1:00", "2:00", "4:30", "5:59", "now"]
+        assert labels(manager, "s")[-2:] == ["and again", "last"]
+
+
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_a_long_history_of_checkpoints_goes_in_parts(migrated_url: str, way: str) -> None:
+    """A policy that is new to a session with very many removes a bounded number with each checkpoint, oldest first."""
+    old = 1500
+    with opened(keeping(migrated_url, short={"keep_last": 1}), way) as manager:
+        manager.create_session(session_id="s", kind="short")
+        backdate(migrated_url, t.sessions, next_seq=old + 1)
+        engine = sa.create_engine(urls.engine_url(migrated_url))
+        with engine.begin() as connection:
+            row = {"tenant": "", "session_id": "s", "label": "old", "version": 1, "created_at": PAST}
+            connection.execute(sa.insert(t.checkpoints), [row | {"seq": seq} for seq in range(1, old + 1)])
+        engine.dispose()
+        first = manager.checkpoint("s", "first")
+        assert [one.seq for one in manager.list_checkpoints("s")] == [*range(1025, old + 1), first.seq]
+        manager.checkpoint("s", "second")
+        assert labels(manager, "s") == ["second"]
+
+
+@pytest.mark.parametrize("keep_every", ["never", "1w"])
+def test_checkpoints_made_at_once_leave_the_newest(migrated_url: str, keep_every: str) -> None:
+    """However they interleave, each sees those before it: none too many stays, and none of the newest goes."""
+    settings = keeping(migrated_url, short={"keep_last": 3, "keep_every": keep_every})
+    with SessionManager.open(settings) as manager, ThreadPoolExecutor(4) as pool:
+        manager.create_session(session_id="s", kind="short")
+        first = manager.checkpoint("s", "first").seq
+
+        def make(_: int) -> list[int]:
+            return [manager.checkpoint("s", "more").seq for _ in range(10)]
+
+        seqs = sorted(seq for made in pool.map(make, range(4)) for seq in made)
+        assert len(set(seqs)) == 40
+        left = [one.seq for one in manager.list_checkpoints("s")]
+        assert left[-3:] == seqs[-3:]
+        # A week may begin in between.
+        assert left[:-3] == [] if keep_every == "never" else left[0] == first and len(left) <= 5
 
 
 def test_a_tenant_sees_only_its_own(manager: Any) -> None:

@@ -185,6 +185,42 @@ class TestProblems:
             ("policies: {kinds: {cron: {ghost: 1}}}", "policies.kinds.cron.ghost", "did you mean ghosts"),
             ("policies: {kinds: {a.b: {ghost: 1}}}", "policies.kinds.a.b.ghost", "did you mean ghosts"),
             ("policies: {kinds: {'': {}}}", "policies.kinds.", "at least 1 character"),
+            ("policies: {default: {checkpoints: 5}}", "policies.default.checkpoints", "keys keep_last, keep_every"),
+            (
+                "policies: {default: {checkpoints: {keep_last: 0}}}",
+                "policies.default.checkpoints.keep_last",
+                "must be a whole number from 1 to 2147483647, or all; not 0",
+            ),
+            (
+                "policies: {kinds: {cron: {checkpoints: {keep_last: some}}}}",
+                "policies.kinds.cron.checkpoints.keep_last",
+                "or all; not 'some'",
+            ),
+            (
+                "policies: {kinds: {cron: {checkpoints: {keep_last: yes}}}}",
+                "policies.kinds.cron.checkpoints.keep_last",
+                "or all; not True",
+            ),
+            (
+                "policies: {kinds: {cron: {checkpoints: {keep_last: }}}}",
+                "policies.kinds.cron.checkpoints.keep_last",
+                "or all; not None",
+            ),
+            (
+                "policies: {kinds: {cron: {checkpoints: {keep_last: 3, keep_every: 60x}}}}",
+                "policies.kinds.cron.checkpoints.keep_every",
+                "such as 45s, 60m",
+            ),
+            (
+                "policies: {kinds: {cron: {checkpoints: {keep_every: 1h}}}}",
+                "policies",
+                "kinds.cron.checkpoints.keep_every needs a keep_last beside it",
+            ),
+            (
+                "policies: {kinds: {cron: {checkpoints: {keep: 3}}}}",
+                "policies.kinds.cron.checkpoints.keep",
+                "did you mean keep_last",
+            ),
             ("worker: {name: ''}", "worker.name", "at least 1 character"),
             ("worker: {jobs: {expire: {}}}", "worker.jobs.expire", "expire_idle"),
             ("worker: {jobs: {expire_idle: {silent_for: 1m}}}", "worker.jobs.expire_idle.silent_for", "unknown key"),
@@ -306,6 +342,27 @@ class TestPolicies:
                 "bare": default,
             },
         )
+
+    def test_kinds_inherit_which_checkpoints_are_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Key by key, as the rest; `all` and `never` take back what the default says, and the environment has a say."""
+        monkeypatch.setenv("LIFECYCLE_POLICIES__KINDS__COPILOT__CHECKPOINTS__KEEP_LAST", "7")
+        settings = load("""
+            policies:
+              default: {checkpoints: {keep_last: 20, keep_every: 1h}}
+              kinds:
+                audit: {checkpoints: {keep_last: ALL}}
+                cron: {checkpoints: {keep_every: never}}
+                chat: {checkpoints: {keep_every: 1d}}
+                copilot:
+        """)
+        kept = {
+            kind: (policy.checkpoints_keep_last, policy.checkpoints_keep_every)
+            for kind, policy in settings.policy_set.kinds.items()
+        }
+        assert kept == {"audit": (None, HOUR), "cron": (20, None), "chat": (20, DAY), "copilot": (7, HOUR)}
+        shown = settings.redacted()
+        assert shown["policies"]["kinds"]["audit"]["checkpoints"] == {"keep_last": "all", "keep_every": "1h"}
+        assert Settings(**json.loads(json.dumps(shown))) == settings
 
     def test_the_defaults_are_those_of_the_code(self) -> None:
         """Settings and `Policy` do not disagree."""

@@ -1,6 +1,7 @@
 """Saved states, checkpoints and forks on any database."""
 
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -146,7 +147,39 @@ def make_checkpoint(request: r.MakeCheckpoint) -> Recipe:
     }
     yield insert(t.checkpoints, tuple(values)), bound(values)
     yield from set_row(row, {"next_seq": row["next_seq"] + 1, **changed_now(row), **active_now(row)})
+    yield from _drop_superseded(request, row)
     return values
+
+
+_SEQS = Statement(sa.select(t.checkpoints.c.seq).where(of_key(t.checkpoints)).order_by(t.checkpoints.c.seq))
+_TIMES = Statement(
+    sa.select(t.checkpoints.c.seq, t.checkpoints.c.created_at)
+    .where(of_key(t.checkpoints))
+    .order_by(t.checkpoints.c.seq)
+)
+# A policy that is new to an old session may give up thousands: the write it happens in must end in time all the same.
+_AT_ONCE = 1024
+
+
+@cache
+def _delete_seqs(count: int) -> Statement:
+    """Remove checkpoints by their seqs."""
+    seqs: list[Any] = [p(f"seq_{i}", sa.BigInteger()) for i in range(count)]
+    return Statement(sa.delete(t.checkpoints).where(of_key(t.checkpoints), t.checkpoints.c.seq.in_(seqs)))
+
+
+def _drop_superseded(request: r.MakeCheckpoint, row: Row) -> Recipe:
+    """Remove the checkpoints that the policy does not keep; the session's lock keeps others from making some."""
+    policy = request.policies.for_kind(row["kind"])
+    if policy.checkpoints_keep_last is None:
+        return
+    # SQLite walks past the documents of a row to come to its time; the seqs alone stand in the index.
+    found = yield _SEQS if policy.checkpoints_keep_every is None else _TIMES, key(request)
+    gone = policy.superseded([(kept["seq"], kept.get("created_at", row["now"])) for kept in found])[:_AT_ONCE]
+    if gone:
+        # Filled up to a power of two: few statements to compile and prepare, and one to send.
+        gone += gone[-1:] * ((1 << (len(gone) - 1).bit_length()) - len(gone))
+        yield _delete_seqs(len(gone)), key(request) | {f"p_seq_{i}": seq for i, seq in enumerate(gone)}
 
 
 def list_checkpoints(request: r.ListCheckpoints) -> Recipe:
