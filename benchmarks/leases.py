@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 
 from lifecycle import SessionManager
-from lifecycle.lease import keeper_for
+from lifecycle.lease_keeper import keeper_for
 
 _FILL = """
 INSERT INTO sessions (tenant, session_id, kind, state, metadata, config, version, next_seq, created_at, updated_at,

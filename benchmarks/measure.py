@@ -3,7 +3,7 @@
 import gc
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,53 +46,53 @@ class Result:
 
 def compare(setting: str, pairs: Sequence[Pair], turns: int, progress: Progress) -> list[Result]:
     """Time every pair `turns` times, by turns, after a tenth as many unmeasured ones."""
-    taken: dict[str, tuple[list[int], list[int]]] = {pair.name: ([], []) for pair in pairs}
-    warm_up = max(20, turns // 10)
-    gc.collect()
-    gc.disable()
-    try:
-        for turn in range(turns + warm_up):
-            for pair in pairs:
-                # Who goes first changes, so that neither always meets the other's leavings.
-                sides = (0, 1) if turn % 2 else (1, 0)
-                for side in sides:
-                    call = pair.ours if side else pair.floor
-                    started = time.perf_counter_ns()
-                    call(turn)
-                    spent = time.perf_counter_ns() - started
-                    if turn >= warm_up:
-                        taken[pair.name][side].append(spent)
-            progress()
-            if turn % 200 == 0:
-                gc.collect()
-    finally:
-        gc.enable()
-    return [_result(setting, name, sides) for name, sides in taken.items()]
+    taken = _Taken(pairs, turns)
+    for call, turn, spent in taken.calls(progress):
+        started = time.perf_counter_ns()
+        call(turn)
+        spent.append(time.perf_counter_ns() - started)
+    return taken.results(setting)
 
 
 async def compare_async(setting: str, pairs: Sequence[AsyncPair], turns: int, progress: Progress) -> list[Result]:
     """`compare`, awaiting each call within one task."""
-    taken: dict[str, tuple[list[int], list[int]]] = {pair.name: ([], []) for pair in pairs}
-    warm_up = max(20, turns // 10)
-    gc.collect()
-    gc.disable()
-    try:
-        for turn in range(turns + warm_up):
-            for pair in pairs:
-                sides = (0, 1) if turn % 2 else (1, 0)
-                for side in sides:
-                    call = pair.ours if side else pair.floor
-                    started = time.perf_counter_ns()
-                    await call(turn)
-                    spent = time.perf_counter_ns() - started
-                    if turn >= warm_up:
-                        taken[pair.name][side].append(spent)
-            progress()
-            if turn % 200 == 0:
-                gc.collect()
-    finally:
-        gc.enable()
-    return [_result(setting, name, sides) for name, sides in taken.items()]
+    taken = _Taken(pairs, turns)
+    for call, turn, spent in taken.calls(progress):
+        started = time.perf_counter_ns()
+        await call(turn)
+        spent.append(time.perf_counter_ns() - started)
+    return taken.results(setting)
+
+
+class _Taken:
+    """In which order the calls are made, and what each took in nanoseconds."""
+
+    def __init__(self, pairs: Sequence[Pair | AsyncPair], turns: int) -> None:
+        self._pairs = pairs
+        self._turns = turns
+        self._spent: dict[str, tuple[list[int], list[int]]] = {pair.name: ([], []) for pair in pairs}
+
+    def calls(self, progress: Progress) -> Iterator[tuple[Callable[[int], Any], int, list[int]]]:
+        """What to call next, with which turn, and where its time goes; without garbage collection in between."""
+        warm_up = max(20, self._turns // 10)
+        gc.collect()
+        gc.disable()
+        try:
+            for turn in range(self._turns + warm_up):
+                for pair in self._pairs:
+                    # Who goes first changes, so that neither always meets the other's leavings.
+                    for side in (0, 1) if turn % 2 else (1, 0):
+                        spent = self._spent[pair.name][side] if turn >= warm_up else []
+                        yield (pair.ours if side else pair.floor), turn, spent
+                progress()
+                if turn % 200 == 0:
+                    gc.collect()
+        finally:
+            gc.enable()
+
+    def results(self, setting: str) -> list[Result]:
+        """The medians."""
+        return [_result(setting, name, sides) for name, sides in self._spent.items()]
 
 
 def _result(setting: str, name: str, sides: tuple[list[int], list[int]]) -> Result:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lifecycle.errors import LeaseLost, LifecycleError, StorageUnavailable
-from lifecycle.lease import Lease, keeper_for
+from lifecycle.lease import Lease
+from lifecycle.lease_keeper import keeper_for
 from lifecycle.log import get_logger, mask_passwords
 from lifecycle.manager.blocking import SessionManager
 from lifecycle.models.reads import Approval, Checkpoint, Message, SavedState, Session
@@ -36,6 +37,7 @@ class Run:
         self._state: SavedState | None = None
         self._loaded = False
         self._over = False
+        self._holds = True
 
     @property
     def state(self) -> SavedState | None:
@@ -105,8 +107,8 @@ class Run:
     def move(self, trigger: str, reason: str | None = None) -> None:
         """Fire a trigger under the lease: the run is over then."""
         fire = getattr(self.manager, f"{trigger}_session")
-        fire(self.session_id, reason=reason, actor=self.lease.holder, lease=self.lease)
-        self._over = True
+        moved = fire(self.session_id, reason=reason, actor=self.lease.holder, lease=self.lease)
+        self._over, self._holds = True, moved.lease_holder is not None
 
     def finish(self) -> None:
         """Complete the session unless the handler decided otherwise."""
@@ -119,15 +121,15 @@ class Run:
             return
         holder, epoch = self.lease.holder, self.lease.epoch
         self.manager.hand_back(self.session_id, holder=holder, epoch=epoch, retry_in=retry_in, forget=forget)
-        self._over = True
+        self._over, self._holds = True, False
 
     def let_go(self) -> None:
-        """Beat for the lease no longer; give it back where the run is over."""
-        lease, over = self.lease, self._over
-        held, lease.released = lease.held, True
+        """Beat for the lease no longer; give it back where the run's end left it with us."""
+        lease = self.lease
+        give_back, lease.released = self._over and self._holds and lease.held, True
         with contextlib.suppress(LifecycleError):  # the manager is closed
             keeper_for(self.manager).drop(lease)
-        if over and held:
+        if give_back:
             try:
                 self.manager.release_lease(self.session_id, holder=lease.holder, epoch=lease.epoch)
             except StorageUnavailable as error:

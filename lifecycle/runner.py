@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from types import FrameType
 from typing import Any, Final, Literal, Self, TypeVar, get_args
 
-from lifecycle import states
 from lifecycle.errors import (
     InvalidArgument,
     InvalidTransition,
@@ -222,7 +221,8 @@ class SessionRunner:
         if session is None:  # pragma: no cover - a claim has one
             return
         options = self.handlers[session.kind]
-        run = (AsyncRun if inspect.iscoroutinefunction(options.handler) else Run)(self._of(lease), lease, session)
+        kind = AsyncRun if inspect.iscoroutinefunction(options.handler) else Run
+        run = kind(self.manager.for_tenant(lease.tenant), lease, session)
         with self._changed:
             self._running.add(run)
         run.stop_requested = self._stopping.is_set()
@@ -241,9 +241,6 @@ class SessionRunner:
                 self._running.discard(run)
                 self._changed.notify_all()
             self._wake.set()
-
-    def _of(self, lease: Lease) -> SessionManager:
-        return self.manager.for_tenant(lease.tenant)
 
     def _work(self, run: Run, options: HandlerOptions) -> None:
         """Run a handler to its end and see to what comes of it."""
@@ -426,4 +423,4 @@ def _check_seconds(value: Any, name: str) -> None:
 def _runs(kinds: list[str]) -> Any:
     from lifecycle.models import tables as t
 
-    return t.sessions.c.runs.is_(True) & t.sessions.c.kind.in_(kinds) & t.sessions.c.state.in_(states.LIVE)
+    return t.sessions.c.runs.is_(True) & t.sessions.c.kind.in_(kinds)

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from lifecycle import AsyncSessionManager, SessionManager, Settings, urls
-from lifecycle.lease import AsyncLeaseContext
+from lifecycle.lease_context import AsyncLeaseContext
 
 
 class Blocking:

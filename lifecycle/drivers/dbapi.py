@@ -1,5 +1,6 @@
 """What the drivers for SQLite and MariaDB share: compiled statements on DB-API connections."""
 
+import abc
 import contextlib
 import time
 from typing import Any
@@ -19,7 +20,7 @@ from lifecycle.settings import DatabaseSettings
 UPGRADE = "the database has no tables of this release: run `lifecycle db upgrade` (or call manager.setup())"
 
 
-class DbapiDriver(Stepper):
+class DbapiDriver(Stepper, abc.ABC):
     """Runs each request in a transaction of its own; what differs between the two databases is in the subclasses."""
 
     dialect: str
@@ -105,20 +106,20 @@ class DbapiDriver(Stepper):
         cursor.execute(compiled.sql, compiled.bind(values))
         return compiled.read(cursor.fetchall()) if compiled.returns_rows else cursor.rowcount
 
-    def _connection(self, request: Any) -> contextlib.AbstractContextManager[Any]:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _connection(self, request: Any) -> contextlib.AbstractContextManager[Any]: ...
 
-    def _begin(self, cursor: Any, request: Any) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _begin(self, cursor: Any, request: Any) -> None: ...
 
-    def _limit(self, connection: Any, cursor: Any) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _limit(self, connection: Any, cursor: Any) -> None: ...
 
-    def _unlimit(self, connection: Any, cursor: Any) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _unlimit(self, connection: Any, cursor: Any) -> None: ...
 
-    def _roll_back(self, connection: Any, cursor: Any) -> None:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _roll_back(self, connection: Any, cursor: Any) -> None: ...
 
-    def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception: ...

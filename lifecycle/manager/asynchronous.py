@@ -94,7 +94,9 @@ class AsyncSessionManager(HookRegistry):
         `session`; give it back with `release_lease`, or `hand_back` to have it taken again. `SessionRunner` does all
         this for you.
         """
-        from lifecycle.lease import check_times, clock, holder_or_own, keeper_for, leases_of
+        from lifecycle.lease import check_times, clock, holder_or_own
+        from lifecycle.lease_context import leases_of
+        from lifecycle.lease_keeper import keeper_for
 
         times, holder, began = check_times(ttl, heartbeat), holder_or_own(holder), clock()
         claimed = await self.claim_sessions(kinds, holder=holder, ttl=times[0], limit=limit)
@@ -118,7 +120,7 @@ class AsyncSessionManager(HookRegistry):
         of this process unless given.
         Entering raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`.
         """
-        from lifecycle.lease import AsyncLeaseContext
+        from lifecycle.lease_context import AsyncLeaseContext
 
         return AsyncLeaseContext(self, session_id, holder, ttl, heartbeat, wait)
 
@@ -154,7 +156,7 @@ class AsyncSessionManager(HookRegistry):
 
             watches_on(self._driver).close()
             if hasattr(self._driver, "lease_keeper"):
-                from lifecycle.lease import close_keeper
+                from lifecycle.lease_keeper import close_keeper
 
                 await asyncio.to_thread(close_keeper, self._driver)
             await self._driver.close()
@@ -249,5 +251,6 @@ def async_driver_for(settings: DatabaseSettings) -> "ThreadedDriver | PostgresLi
 
 if TYPE_CHECKING:
     from lifecycle.drivers.postgresql_async import AsyncPostgresDriver as PostgresLike
-    from lifecycle.lease import AsyncLeaseContext, Lease
+    from lifecycle.lease import Lease
+    from lifecycle.lease_context import AsyncLeaseContext
     from lifecycle.watch import AsyncWatch

@@ -91,7 +91,9 @@ class SessionManager(HookRegistry):
         `session`; give it back with `release_lease`, or `hand_back` to have it taken again. `SessionRunner` does all
         this for you.
         """
-        from lifecycle.lease import check_times, clock, holder_or_own, keeper_for, leases_of
+        from lifecycle.lease import check_times, clock, holder_or_own
+        from lifecycle.lease_context import leases_of
+        from lifecycle.lease_keeper import keeper_for
 
         times, holder, began = check_times(ttl, heartbeat), holder_or_own(holder), clock()
         claimed = self.claim_sessions(kinds, holder=holder, ttl=times[0], limit=limit)
@@ -113,7 +115,7 @@ class SessionManager(HookRegistry):
         many seconds to try. `holder` names you in others' errors; it is an id of this process unless given.
         Entering raises `SessionNotFound`, `InvalidTransition` (it is finished), `SessionBusy`.
         """
-        from lifecycle.lease import LeaseContext
+        from lifecycle.lease_context import LeaseContext
 
         return LeaseContext(self, session_id, holder, ttl, heartbeat, wait)
 
@@ -149,7 +151,7 @@ class SessionManager(HookRegistry):
 
             watches_on(self._driver).close()
             if hasattr(self._driver, "lease_keeper"):
-                from lifecycle.lease import close_keeper
+                from lifecycle.lease_keeper import close_keeper
 
                 close_keeper(self._driver)
             self._driver.close()
@@ -244,5 +246,6 @@ def driver_for(settings: DatabaseSettings) -> "DbapiDriver | PostgresLike":
 
 if TYPE_CHECKING:
     from lifecycle.drivers.postgresql import PostgresDriver as PostgresLike
-    from lifecycle.lease import Lease, LeaseContext
+    from lifecycle.lease import Lease
+    from lifecycle.lease_context import LeaseContext
     from lifecycle.watch import Watch

@@ -9,11 +9,10 @@ from lifecycle.recipes.portable import base, claims, daemon, leases, messages, m
 from lifecycle.recipes.statement import Single
 
 PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
+    **{kind: keyed.recipe(single) for kind, single in keyed.READS.items()},
     r.CreateSession: sessions.create_session,
-    r.GetSession: sessions.get_session,
     r.SaveState: saving.save_state,
     r.GetToken: saving.get_token,
-    r.LoadState: saving.load_state,
     r.Move: moves.move,
     r.Touch: moves.touch,
     r.AddMessages: messages.add_messages,

@@ -1,5 +1,6 @@
 """Reads by key: one statement on every database, and no transaction where that is the database's own rule."""
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,7 +8,7 @@ import sqlalchemy as sa
 from lifecycle.models import tables as t
 from lifecycle.models.reads import Session
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable.base import key, of_key
+from lifecycle.recipes.portable.base import Recipe, key, of_key
 from lifecycle.recipes.portable.saving import load_statement
 from lifecycle.recipes.statement import Single, Statement
 
@@ -27,3 +28,13 @@ READS: dict[type[r.Request], Single] = {
     r.GetSession: Single(lambda request: _GET_ANY if request.deleted else _GET, key, first),
     r.LoadState: Single(lambda request: load_statement(request.any_state), key, first),
 }
+
+
+def recipe(single: Single) -> Callable[[Any], Recipe]:
+    """The read as a recipe, for where each request has a transaction of its own."""
+
+    def read(request: Any) -> Recipe:
+        found = yield single.statement(request), single.bind(request)
+        return single.read(request, found)
+
+    return read

@@ -28,7 +28,7 @@ _MINUTE = sa.func.date_trunc(sa.literal_column("'minute'"), now(), type_=_TIME)
 TEXTS = ARRAY(sa.Text())
 
 
-def _after(seconds: Any) -> Any:
+def after(seconds: Any) -> Any:
     """So many seconds from now; NULL for never."""
     return sa.type_coerce(now() + seconds * sa.literal_column("interval '1 second'"), _TIME)
 
@@ -94,7 +94,7 @@ _GIVEN = ("kind", "user_id", "agent_id", "parent_id", "title", "title_folded", "
 @cache
 def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -> Statement:
     """Insert the session, its audit row and its state, unless the id is taken."""
-    max_age_at = _after(sa.cast(p("max_age"), sa.BigInteger()))
+    max_age_at = after(sa.cast(p("max_age"), sa.BigInteger()))
     idle = sa.cast(p("idle"), sa.BigInteger())
     values: dict[str, Any] = {name: p(name, S[name].type) for name in (*_GIVEN, *more, "tenant", "session_id")}
     values |= {
@@ -105,7 +105,7 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
         "updated_at": now(),
         "listed_at": _MINUTE,
         "last_active_at": now(),
-        "ghost_at": _after(sa.cast(p("ghosts"), sa.BigInteger())),
+        "ghost_at": after(sa.cast(p("ghosts"), sa.BigInteger())),
         "max_age_at": max_age_at,
         "expires_at": _expiry(idle, max_age_at),
     }
@@ -217,14 +217,14 @@ def moved_values(trigger: str, *, fenced: bool = False) -> dict[str, Any]:
     if wanted.target in states.TERMINAL:
         values |= {
             "ended_at": now(),
-            "prune_at": _after(_seconds_for(S.kind, "retention")),
+            "prune_at": after(_seconds_for(S.kind, "retention")),
             "expires_at": sa.null(),
             "ghost_at": sa.null(),
             "available_at": sa.null(),
         }
     else:
         reopened = any(source in states.TERMINAL for source in wanted.sources)
-        max_age_at = _after(_seconds_for(S.kind, "max_age")) if reopened else S.max_age_at
+        max_age_at = after(_seconds_for(S.kind, "max_age")) if reopened else S.max_age_at
         idle = S.idle_active if wanted.target == "active" else S.idle_suspended
         values |= {"ended_at": sa.null(), "prune_at": sa.null(), "expires_at": _expiry(idle, max_age_at)}
         if wanted.target == "active":

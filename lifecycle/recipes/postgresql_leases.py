@@ -7,19 +7,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from lifecycle.models import tables as t
-from lifecycle.models.types import Timestamp, now
+from lifecycle.models.types import now
 from lifecycle.operations import requests as r
 from lifecycle.recipes.keyed import FIELDS
 from lifecycle.recipes.portable.base import key, of_key, p
 from lifecycle.recipes.portable.claims import WINDOW, claimable, dead_holders
-from lifecycle.recipes.postgresql import ACTIVE_NOW, FENCED, FREE, HELD_BY, LIVE, TEXTS
+from lifecycle.recipes.postgresql import ACTIVE_NOW, FENCED, FREE, HELD_BY, LIVE, TEXTS, after
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c
-
-
-def _until(seconds: Any) -> Any:
-    return sa.type_coerce(now() + seconds * sa.literal_column("interval '1 second'"), Timestamp())
 
 
 _ACQUIRE = Statement(
@@ -29,7 +25,7 @@ _ACQUIRE = Statement(
         {
             "lease_holder": p("holder", sa.Text()),
             "lease_epoch": S.lease_epoch + sa.literal_column("1"),
-            "lease_expires_at": _until(sa.cast(p("ttl"), sa.Double())),
+            "lease_expires_at": after(sa.cast(p("ttl"), sa.Double())),
             **ACTIVE_NOW,
         }
     )
@@ -41,7 +37,7 @@ _ACQUIRE = Statement(
 def _release(retry: bool, forget: bool) -> Statement:
     values: dict[str, Any] = {"lease_holder": sa.null(), "lease_expires_at": sa.null()}
     if retry:
-        values["available_at"] = _until(sa.cast(p("retry_in"), sa.Double()))
+        values["available_at"] = after(sa.cast(p("retry_in"), sa.Double()))
     if forget:
         values["attempts"] = sa.func.greatest(sa.literal_column("0"), S.attempts - sa.literal_column("1"))
     return Statement(sa.update(t.sessions).where(of_key(t.sessions), FENCED).values(values).returning(S.session_id))
@@ -58,7 +54,7 @@ def _claim(tenant: bool) -> Statement:
         .limit(window)
         .subquery("waiting")
     )
-    dead = dead_holders(_until(-sa.cast(p("ttl"), sa.Double()))).subquery("dead")
+    dead = dead_holders(after(-sa.cast(p("ttl"), sa.Double()))).subquery("dead")
     # Lateral, with a limit of its own: the dead come first, and only what they held is read.
     orphans = (
         sa.select(S.tenant, S.session_id, S.lease_expires_at.label("since"))
@@ -96,7 +92,7 @@ def _claim(tenant: bool) -> Statement:
             {
                 "lease_holder": p("holder", sa.Text()),
                 "lease_epoch": S.lease_epoch + one,
-                "lease_expires_at": _until(sa.cast(p("ttl"), sa.Double())),
+                "lease_expires_at": after(sa.cast(p("ttl"), sa.Double())),
                 "available_at": sa.null(),
                 "claimed_version": S.version,
                 "attempts": sa.case((got_on, one), else_=S.attempts + one),
@@ -143,7 +139,7 @@ def _renew() -> Statement:
     return Statement(
         sa.update(t.sessions)
         .where(S.tenant == locked.c.tenant, S.session_id == locked.c.session_id)
-        .values({"lease_expires_at": _until(locked.c.ttl), **ACTIVE_NOW})
+        .values({"lease_expires_at": after(locked.c.ttl), **ACTIVE_NOW})
         .returning(S.tenant, S.session_id, S.lease_epoch)
     )
 

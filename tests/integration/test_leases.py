@@ -17,7 +17,8 @@ from lifecycle import (
     SessionNotFound,
     Settings,
 )
-from lifecycle.lease import clock, keeper_for
+from lifecycle.lease import clock
+from lifecycle.lease_keeper import keeper_for
 from lifecycle.models import tables as t
 from tests.managers import backdate
 from tests.wire import CountingProxy

@@ -281,16 +281,16 @@ def cause_of_failure(url: str) -> str | None:
 
 def test_unreachable_database(tmp_path: Path) -> None:
     """What the driver raises is the cause of a StorageUnavailable; asking does not create a SQLite file."""
-    for url in (
-        f"postgresql://me@/db?host={tmp_path}",
-        f"mysql://me@localhost/db?unix_socket={tmp_path}/none",
-        f"sqlite:///{tmp_path}/none/file.db",
-    ):
-        cause = cause_of_failure(url)
-        assert cause is not None
-        assert cause.partition(".")[0] in {"psycopg", "pymysql", "sqlite3"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # PyMySQL forgets the socket of a connection that fails
+        for url in (
+            f"postgresql://me@/db?host={tmp_path}",
+            f"mysql://me@localhost/db?unix_socket={tmp_path}/none",
+            f"sqlite:///{tmp_path}/none/file.db",
+        ):
+            cause = cause_of_failure(url)
+            assert cause is not None
+            assert cause.partition(".")[0] in {"psycopg", "pymysql", "sqlite3"}
         gc.collect()
     with pytest.raises(SchemaOutdated):
         migrate.check(f"sqlite:///{tmp_path}/file.db")

@@ -94,9 +94,6 @@ LOCK_SHORT = Statement(
 GET = Statement(sa.select(*t.sessions.c).where(of_key(t.sessions), t.sessions.c.deleted_at.is_(None)))
 
 
-GET_ANY = Statement(sa.select(*t.sessions.c).where(of_key(t.sessions)))
-
-
 NOW = Statement(sa.select(now().label("now")))
 
 

@@ -100,12 +100,6 @@ def load_statement(any_state: bool) -> Statement:
     return Statement(chosen if any_state else chosen.where(is_in(t.sessions.c.state, states.LIVE)))
 
 
-def load_state(request: r.LoadState) -> Recipe:
-    """Read the saved state."""
-    found = yield load_statement(request.any_state), key(request)
-    return found[0] if found else None
-
-
 STATE = Statement(sa.select(*t.session_states.c).where(of_key(t.session_states)))
 
 

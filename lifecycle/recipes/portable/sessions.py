@@ -11,8 +11,6 @@ from lifecycle.errors import SessionBusy, SessionProtected
 from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
 from lifecycle.recipes.portable.base import (
-    GET,
-    GET_ANY,
     LOCK,
     NOW,
     Recipe,
@@ -80,12 +78,6 @@ def insert_state(request: Any, documents: Mapping[str, str], version: int, at: d
         "saved_at": at,
     }
     return insert(t.session_states, tuple(values)), bound(values)
-
-
-def get_session(request: r.GetSession) -> Recipe:
-    """Read one row."""
-    found = yield GET_ANY if request.deleted else GET, key(request)
-    return found[0] if found else None
 
 
 def update_session(request: r.UpdateSession) -> Recipe:
