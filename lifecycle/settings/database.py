@@ -1,0 +1,31 @@
+"""Where sessions are stored."""
+
+from pydantic import field_validator
+
+from lifecycle.settings.section import Section
+from lifecycle.settings.values import Count, Seconds
+
+
+class DatabaseSettings(Section):
+    """Where sessions are stored, and how long to wait for it."""
+
+    url: str = "sqlite:///lifecycle.db"
+    """An SQLAlchemy URL: sqlite, postgresql, mariadb or mysql."""
+    pool_size: Count = 8
+    """Connections kept open per process."""
+    connect_timeout: Seconds = 5
+    """Seconds to wait for a connection."""
+    statement_timeout: Seconds = 30
+    """Seconds one statement may take."""
+    search_timeout: Seconds = 5
+    """Seconds a search may take."""
+    allow_unsafe_durability: bool = False
+    """Work on a database that may lose acknowledged writes when it crashes."""
+
+    @field_validator("url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        scheme, separator, _ = url.partition("://")
+        if not separator or scheme.partition("+")[0] not in ("sqlite", "postgresql", "mariadb", "mysql"):
+            raise ValueError("must be a URL that starts with sqlite://, postgresql://, mariadb:// or mysql://")
+        return url
