@@ -1,9 +1,11 @@
 """Taking leases: by id, for the length of a `with`, and those of sessions that were claimed."""
 
 import asyncio
+import contextlib
 import random
-import time
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from lifecycle.errors import SessionBusy, StorageUnavailable
@@ -11,6 +13,7 @@ from lifecycle.lease import Lease, check_times, check_wait, clock, holder_or_own
 from lifecycle.lease_keeper import LeaseKeeper, keeper_for
 from lifecycle.log import get_logger, mask_passwords
 from lifecycle.models.reads import Session
+from lifecycle.news import hearing, lease_of
 
 log = get_logger(__name__)
 
@@ -46,6 +49,10 @@ class _Context:
         keeper.keep(self._lease)
         return self._lease
 
+    def _hearing(self, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        context = self._manager._context  # noqa: SLF001 - as above
+        return hearing(self._manager._driver, lease_of(context.tenant, self._session_id), wake)  # noqa: SLF001
+
     def _left(self) -> dict[str, Any] | None:
         """Beat no longer; what the database is to be told, where the lease is still ours to give back."""
         lease, self._lease = self._lease, None
@@ -62,18 +69,27 @@ class LeaseContext(_Context):
     def __enter__(self) -> Lease:
         """Take the lease. Raises `SessionBusy` when somebody has it for longer than `wait`."""
         keeper = keeper_for(self._manager)
-        pauses = _pauses(self._wait)
-        while True:
-            began = clock()
-            try:
-                epoch = self._manager.acquire_lease(self._session_id, holder=self._holder, ttl=self._times[0])
-            except SessionBusy:
-                pause = next(pauses, None)
-                if pause is None:
-                    raise
-                time.sleep(pause)
-            else:
-                return self._took(keeper, epoch, began)
+        try:
+            return self._try(keeper)
+        except SessionBusy as error:
+            if not self._wait:
+                raise
+            busy = error
+        freed = threading.Event()
+        with self._hearing(freed.set):
+            for pause in _pauses(self._wait):
+                freed.wait(pause)
+                freed.clear()
+                try:
+                    return self._try(keeper)
+                except SessionBusy as error:
+                    busy = error
+        raise busy
+
+    def _try(self, keeper: LeaseKeeper) -> Lease:
+        began = clock()
+        epoch = self._manager.acquire_lease(self._session_id, holder=self._holder, ttl=self._times[0])
+        return self._took(keeper, epoch, began)
 
     def __exit__(self, *_: object) -> None:
         """Give it back; one that is lost stays with who has it."""
@@ -91,18 +107,34 @@ class AsyncLeaseContext(_Context):
     async def __aenter__(self) -> Lease:
         """Take the lease. Raises `SessionBusy` when somebody has it for longer than `wait`."""
         keeper = await asyncio.to_thread(keeper_for, self._manager)
-        pauses = _pauses(self._wait)
-        while True:
-            began = clock()
-            try:
-                epoch = await self._manager.acquire_lease(self._session_id, holder=self._holder, ttl=self._times[0])
-            except SessionBusy:
-                pause = next(pauses, None)
-                if pause is None:
-                    raise
-                await asyncio.sleep(pause)
-            else:
-                return self._took(keeper, epoch, began, asyncio.get_running_loop())
+        try:
+            return await self._try(keeper)
+        except SessionBusy as error:
+            if not self._wait:
+                raise
+            busy = error
+        freed, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def wake() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(freed.set)
+
+        with self._hearing(wake):
+            for pause in _pauses(self._wait):
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await freed.wait()
+                freed.clear()
+                try:
+                    return await self._try(keeper)
+                except SessionBusy as error:
+                    busy = error
+        raise busy
+
+    async def _try(self, keeper: LeaseKeeper) -> Lease:
+        began = clock()
+        epoch = await self._manager.acquire_lease(self._session_id, holder=self._holder, ttl=self._times[0])
+        return self._took(keeper, epoch, began, asyncio.get_running_loop())
 
     async def __aexit__(self, *_: object) -> None:
         """Give it back; one that is lost stays with who has it."""

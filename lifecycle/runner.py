@@ -30,6 +30,7 @@ from lifecycle.incarnation import incarnation
 from lifecycle.lease import Lease, check_times
 from lifecycle.log import get_logger, mask_passwords
 from lifecycle.manager.blocking import SessionManager
+from lifecycle.news import WORK, hearing
 from lifecycle.operations.context import AllTenants, check_count
 from lifecycle.run import AsyncRun, Run, RunStopped
 from lifecycle.settings import Settings
@@ -155,7 +156,8 @@ class SessionRunner:
             beats.start()
             self._start_loop()
             try:
-                self._claim_on(until_idle=until_idle)
+                with hearing(self.manager._driver, WORK, self._wake.set):  # noqa: SLF001 - its own manager
+                    self._claim_on(until_idle=until_idle)
             finally:
                 drained = self._drain()
                 self._ended.set()

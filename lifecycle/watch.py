@@ -1,7 +1,6 @@
 """Watching the audit log: every transition once, in the order of commits, from a cursor on.
 
-A watch looks every `poll` seconds; `Watches.wake` makes all of a driver's watches look at once, for whoever hears of
-news before.
+A watch looks every `poll` seconds, and at once when it hears of news before (`news.py`).
 """
 
 import asyncio
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from lifecycle.errors import InvalidArgument, LifecycleError
 from lifecycle.models.events import TransitionEvent
+from lifecycle.news import LOG, hearing
 from lifecycle.operations import watching
 from lifecycle.operations.context import check_count
 from lifecycle.operations.places import START, Place, read_cursor
@@ -33,15 +33,21 @@ clock = time.monotonic
 class Watches:
     """The watches on one driver: what wakes them, and ends them when it closes."""
 
-    def __init__(self) -> None:
+    def __init__(self, driver: Any) -> None:
         self.closed = False
         self._guard = threading.Lock()
+        self._hearing = contextlib.ExitStack()
+        self._driver = driver
+        self._hears = False
         self._open: weakref.WeakSet[_Stream] = weakref.WeakSet()
 
     def add(self, stream: "_Stream") -> None:
         """Wake it from now on, for as long as somebody has it."""
         with self._guard:
             self._open.add(stream)
+            if not self._hears:
+                self._hears = True
+                self._hearing.enter_context(hearing(self._driver, LOG, self.wake))
 
     def wake(self) -> None:
         """Have them look now."""
@@ -53,6 +59,7 @@ class Watches:
     def close(self) -> None:
         """End them."""
         self.closed = True
+        self._hearing.close()
         self.wake()
 
 
@@ -61,7 +68,7 @@ def watches_on(driver: Any) -> Watches:
     with _making:
         found: Watches | None = getattr(driver, "watches", None)
         if found is None:
-            found = driver.watches = Watches()
+            found = driver.watches = Watches(driver)
         return found
 
 

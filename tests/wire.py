@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
 
+from lifecycle import Settings
+
 _SOCKET = ".s.PGSQL.5432"
 
 
@@ -31,6 +33,11 @@ class CountingProxy:
         self._threads: list[threading.Thread] = []
         self._ends: list[socket.socket] = []
         self.round_trips = 0
+
+    @property
+    def settings(self) -> Settings:
+        """For a manager behind it that talks on its own connections only: news travels beside them."""
+        return Settings(database={"url": self.url, "notify": False})
 
     def __enter__(self) -> Self:
         """Begin to listen."""

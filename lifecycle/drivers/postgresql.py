@@ -6,11 +6,13 @@ from typing import Any
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
 from lifecycle.drivers.postgresql_errors import translate
 from lifecycle.drivers.postgresql_prepared import Prepared, PreparedConnection, Rows, prepared
 from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, is_read, run
 from lifecycle.errors import StorageUnavailable
+from lifecycle.news import news_of
 from lifecycle.operations.requests import CallHook, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
@@ -31,12 +33,14 @@ class PostgresDriver(Stepper):
         super().__init__()
         self._settings = settings
         self._pool = pools.borrow(settings)
+        self.bell = bells.borrow(settings)
         self._open = True
 
     def close(self) -> None:
         """Give the pool back."""
         if self._open:
             self._open = False
+            bells.release(self._settings)
             pools.release(self._settings)
 
     def run(self, operation: Steps[T]) -> T:
@@ -45,6 +49,12 @@ class PostgresDriver(Stepper):
         return run(operation, self._meet)
 
     def _meet(self, request: Any) -> Any:
+        answer = self._answer(request)
+        if self.bell is not None and (news := news_of(request)):
+            self.bell.ring(news)
+        return answer
+
+    def _answer(self, request: Any) -> Any:
         single = _SINGLES.get(type(request))
         if single is not None:
             statement = prepared(single.statement(request))

@@ -7,11 +7,13 @@ from typing import Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
 from lifecycle.drivers.postgresql_errors import translate
 from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, Prepared, Rows, prepared
 from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, is_read
 from lifecycle.errors import StorageUnavailable
+from lifecycle.news import news_of
 from lifecycle.operations.requests import CallHook, DuplicateKey, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
@@ -33,9 +35,14 @@ class AsyncPostgresDriver(Stepper):
         self._settings = settings
         self._pool: AsyncConnectionPool[AsyncPreparedConnection] | None = None
         self._opening = asyncio.Lock()
+        self.bell = bells.borrow(settings)
+        self._open = True
 
     async def close(self) -> None:
         """Close the pool."""
+        if self._open:
+            self._open = False
+            await asyncio.to_thread(bells.release, self._settings)
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
@@ -57,6 +64,12 @@ class AsyncPostgresDriver(Stepper):
             return value
 
     async def _meet(self, request: Any) -> Any:
+        answer = await self._answer(request)
+        if self.bell is not None and (news := news_of(request)):
+            self.bell.ring(news)
+        return answer
+
+    async def _answer(self, request: Any) -> Any:
         single = _SINGLES.get(type(request))
         if single is not None:
             statement = prepared(single.statement(request))

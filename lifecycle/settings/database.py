@@ -21,6 +21,8 @@ class DatabaseSettings(Section):
     """Seconds a search may take."""
     allow_unsafe_durability: bool = False
     """Work on a database that may lose acknowledged writes when it crashes."""
+    notify: bool = True
+    """On PostgreSQL, wake who waits by NOTIFY, ahead of his next look."""
 
     @field_validator("url")
     @classmethod

@@ -237,7 +237,7 @@ def test_two_holders_never_meet(migrated_url: str) -> None:
 
 def test_all_leases_of_a_process_beat_in_one_statement(migrated_postgres_url: str) -> None:
     """A hundred leases, one round trip for each beat."""
-    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.url) as manager:
+    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.settings) as manager:
         contexts = []
         for i in range(100):
             manager.create_session(session_id=f"s{i}")

@@ -43,7 +43,7 @@ MOVES: dict[str, str] = {
 
 def test_every_hot_operation_is_one_round_trip(migrated_postgres_url: str) -> None:
     """The first call on a connection prepares the statement; each one after it asks once."""
-    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.url) as manager:
+    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.settings) as manager:
         for name in ("a", "b", "versioned"):
             manager.create_session(session_id=name)
         counted = {}
@@ -60,7 +60,7 @@ def test_every_hot_operation_is_one_round_trip_async(migrated_postgres_url: str)
 
     async def count(proxy: CountingProxy) -> dict[str, int]:
         counted = {}
-        async with AsyncSessionManager.open(proxy.url) as manager:
+        async with AsyncSessionManager.open(proxy.settings) as manager:
             for name in ("a", "b", "versioned"):
                 await manager.create_session(session_id=name)
             for name, call in HOT.items():
@@ -77,7 +77,7 @@ def test_every_hot_operation_is_one_round_trip_async(migrated_postgres_url: str)
 @pytest.mark.parametrize("trigger", MOVES)
 def test_every_transition_is_one_round_trip(migrated_postgres_url: str, trigger: str) -> None:
     """A transition that is allowed asks once; one that is not asks a second time, why."""
-    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.url) as manager:
+    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.settings) as manager:
         fire = getattr(manager, f"{trigger}_session")
         for session_id in ("first", "second"):
             manager.create_session(session_id=session_id)
@@ -96,7 +96,7 @@ def test_every_transition_is_one_round_trip(migrated_postgres_url: str, trigger:
 
 def test_the_proxy_counts(migrated_postgres_url: str) -> None:
     """A checkpoint takes a transaction of several statements: the count would show a second one."""
-    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.url) as manager:
+    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.settings) as manager:
         manager.create_session(session_id="a", context={"a": 1})
         manager.checkpoint("a", "first")
         before = proxy.round_trips
