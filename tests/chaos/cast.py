@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tests.chaos.crash_points import read_crashes, set_calm
 from tests.chaos.ledger import read_ledgers
 from tests.chaos.player import NO_DATABASE
 
@@ -43,6 +44,8 @@ class Cast:
         # Processes that ended by themselves, and were not told to.
         self.deserted: list[str] = []
         self.turned_away = 0
+        # Those that killed themselves at a point that has a name, with how often each.
+        self.crashes: Counter[str] = Counter()
         self._ledgers = ledgers
         self._logs = logs
         self._options = list(options)
@@ -112,7 +115,11 @@ class Cast:
         if status is None:
             return True
         self.processes[slot] = None
-        if status == NO_DATABASE:
+        crash = next((crash for crash in read_crashes(self._ledgers) if crash.pid == process.pid), None)
+        if crash is not None and status == -signal.SIGKILL:
+            self.crashes[crash.point] += 1
+            self.kills.append(Kill(crash.pid, crash.at, calm=False))
+        elif status == NO_DATABASE:
             self.turned_away += 1
         else:
             self.deserted.append(f"process {process.pid} ended by itself, with status {status}")
@@ -151,6 +158,10 @@ class Cast:
         self.processes = [None] * len(self.urls)
         return bad
 
+    def set_calm(self, *, calm: bool) -> None:
+        """Whether those that are to kill themselves wait with it."""
+        set_calm(self._ledgers, calm=calm)
+
     def events(self) -> Counter[str]:
         """How often the processes logged each event."""
         return Counter(str(event.get("event")) for event in self._events())
@@ -160,7 +171,7 @@ class Cast:
         found = {
             f"{event.get('event')}: {_what(event)}"
             for event in self._events()
-            if event.get("level") in {"error", "critical"}
+            if event.get("level") in {"error", "critical"} and _what(event) != "Stumble: "
         }
         return sorted(found)
 

@@ -64,6 +64,7 @@ class Faults:
 
     def freeze_all(self) -> None:
         """As a machine sleeps: all wake with their leases run out, and nobody is dead."""
+        self._cast.set_calm(calm=True)
         self.stop()
         self.counts["sleeps of all"] += 1
         everybody = range(len(self._cast.urls))
@@ -81,6 +82,7 @@ class Faults:
 
     def _kill_in_calm(self, each_second: Callable[[], None]) -> None:
         """All is well but for one process that dies: the time that it takes the others is that of the leases alone."""
+        self._cast.set_calm(calm=True)
         self.stop()
         each_second()
         self._pause(time.monotonic() + self._ttl + 1.0)
@@ -89,6 +91,7 @@ class Faults:
         self._cast.kill(slot, calm=True)
         self._pause(time.monotonic() + self._ttl + 3.0)
         self._cast.start(slot)
+        self._cast.set_calm(calm=False)
 
     def _all_up(self) -> bool:
         self._replace_deserters()

@@ -45,6 +45,9 @@ class Plan:
     step_seconds: float = 0.3
     ttl: float = 1.5
     deadline: float = 60.0
+    # The share of steps that fail at first, and of processes that kill themselves around a commit.
+    stumbles: float = 0.02
+    crashes: float = 0.5
     # How much longer than the lease's time a session of a dead process may wait for the next one.
     patience: float = 10.0
 
@@ -88,6 +91,7 @@ class Run:
         for place in (self._ledgers, self._logs):
             place.mkdir()
         options = {"steps": plan.steps, "seconds": plan.step_seconds, "ttl": plan.ttl, "concurrency": plan.concurrency}
+        options |= {"stumbles": plan.stumbles, "crashes": plan.crashes}
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         with (
             Stage(plan.database, self._directory, plan.players) as stage,
@@ -150,6 +154,8 @@ class Run:
             "refused late writes": sum(line.what == "refused" for line in lines),
             "unknown outcomes": sum(line.what == "unknown" for line in lines),
             **faults.counts,
+            "crashes around commits": cast.crashes.total(),
+            "crash points met": len(cast.crashes),
             "takeovers": len(waits),
             "rescues": events["session_rescued"],
             "leases lost": events["lease_lost"],

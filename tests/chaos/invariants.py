@@ -90,6 +90,9 @@ def unfinished(manager: SessionManager, session_id: str, steps: int, lines: Sequ
     conversation = list(state.conversation or ())
     if [done["step"] for done in conversation] != list(range(1, steps + 1)):
         yield f"has the steps {[done['step'] for done in conversation]}"
+    said = [message.content for message in manager.get_messages(session_id)]
+    if said != [f"step {step}" for step in range(1, steps + 1)]:
+        yield f"says {said}"
     kept = {(done["step"], done["epoch"]) for done in conversation}
     for line in lines:
         if line.what == "acknowledged" and (line.step, line.epoch) not in kept:

@@ -1,4 +1,4 @@
-"""Short runs of the chaos harness, and one process that dies with two hundred sessions in its hands."""
+"""Short runs of the chaos harness, and one process that dies with a thousand sessions in its hands."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.chaos.stage import KINDS, Kind
 from tests.conftest import _found as found
 from tests.servers import find_mariadb, find_postgres
 
-CROWD = 200
+CROWD = 1000
 
 
 @pytest.mark.parametrize("database", KINDS)
@@ -33,7 +33,7 @@ def test_what_was_promised_holds_in_chaos(database: Kind, tmp_path: Path) -> Non
 def test_all_sessions_of_a_dead_process_are_taken_over(
     database: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Two runners take over all two hundred sessions that a third one held when it was killed."""
+    """Two runners take over all thousand sessions that a third one held when it was killed."""
     url = str(request.getfixturevalue(f"migrated_{database}_url"))
     ledgers = tmp_path / "ledgers"
     ledgers.mkdir()

@@ -74,21 +74,14 @@ LOCK = Statement(sa.select(*t.sessions.c, now().label("now")).where(of_key(t.ses
 
 
 # What saves, messages and signs of life look at: reading the rest would cost them as much as writing.
-LOCK_SHORT = Statement(
-    sa.select(
-        *[
-            t.sessions.c[name]
-            for name in (
-                "tenant", "session_id", "state", "title", "version", "next_seq", "message_count", "last_active_at",
-                "idle_active", "idle_suspended", "max_age_at", "expires_at", "deleted_at", "lease_holder",
-                "lease_epoch", "lease_expires_at",
-            )
-        ],
-        now().label("now"),
-    )
-    .where(of_key(t.sessions))
-    .with_for_update()
+SHORT = (
+    "tenant", "session_id", "state", "title", "version", "next_seq", "message_count", "last_active_at",
+    "idle_active", "idle_suspended", "max_age_at", "expires_at", "deleted_at", "lease_holder",
+    "lease_epoch", "lease_expires_at",
 )  # fmt: skip
+LOCK_SHORT = Statement(
+    sa.select(*(t.sessions.c[name] for name in SHORT), now().label("now")).where(of_key(t.sessions)).with_for_update()
+)
 
 
 GET = Statement(sa.select(*t.sessions.c).where(of_key(t.sessions), t.sessions.c.deleted_at.is_(None)))

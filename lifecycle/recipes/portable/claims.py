@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable.base import LOCK, NOW, Recipe, Row, active_now, bound, is_in, leased, p, set_row
+from lifecycle.recipes.portable.base import NOW, Recipe, Row, active_now, bound, is_in, leased, p
+from lifecycle.recipes.portable.together import Key, alike, lock_these, set_these
 from lifecycle.recipes.statement import Statement
 
 S = t.sessions.c
@@ -70,7 +71,7 @@ def _left_by(tenant: bool, kinds: int) -> Statement:
 
 
 def claim_sessions(request: r.ClaimSessions) -> Recipe:
-    """Look without locks, then lock one by one and look again."""
+    """Look without locks, then lock as many as are wanted and look again."""
     (clock,) = yield NOW, {}
     at = clock["now"]
     values = bound({"now": at, "silent": at - timedelta(seconds=request.ttl), "tenant": request.tenant})
@@ -81,14 +82,12 @@ def claim_sessions(request: r.ClaimSessions) -> Recipe:
     left: list[Row] = []
     for one in dead:
         left += yield _left_by(*shape), values | {"p_holder": one["holder"]}
+    waits = _in_turns([*waiting, *left])
     claimed: list[Row] = []
-    for row in _in_turns([*waiting, *left]):
-        if len(claimed) == request.limit:
-            break
-        found = yield LOCK, {"p_tenant": row["tenant"], "p_session_id": row["session_id"]}
-        if found and _may_be_claimed(found[0], request):
-            yield from _claim(found[0], request)
-            claimed.append(found[0])
+    while waits and len(claimed) < request.limit:
+        room = request.limit - len(claimed)
+        some, waits = waits[:room], waits[room:]
+        claimed += yield from _claim_among([(row["tenant"], row["session_id"]) for row in some], request)
     return claimed
 
 
@@ -109,19 +108,33 @@ def _may_be_claimed(row: Row, request: r.ClaimSessions) -> bool:
     return bool(row["runs"]) and row["lease_holder"] is not None
 
 
-def _claim(row: Row, request: r.ClaimSessions) -> Recipe:
+# What is reckoned of each one's own row; the version is that of the claim until a save.
+_OWN = (("lease_epoch", S.lease_epoch + sa.literal_column("1")), ("claimed_version", S.version))
+
+
+def _claim_among(keys: list[Key], request: r.ClaimSessions) -> Recipe:
+    """Lock these, and take those that may be taken: their rows, in the order of the keys given."""
+    rows = yield from lock_these(keys, tuple(S.keys()))
+    taken = [(row, _values(row, request)) for row in rows if _may_be_claimed(row, request)]
+    for values, some in alike(taken):
+        yield from set_these(some, values, _OWN)
+    found = {
+        (row["tenant"], row["session_id"]): {
+            **row, **values, "lease_epoch": row["lease_epoch"] + 1, "claimed_version": row["version"],
+        }
+        for row, values in taken
+    }  # fmt: skip
+    return [found[key] for key in keys if key in found]
+
+
+def _values(row: Row, request: r.ClaimSessions) -> Row:
     rescued = row["available_at"] is None
     got_on = row["claimed_version"] is None or row["version"] > row["claimed_version"]
-    yield from set_row(
-        row,
-        {
-            "lease_holder": request.holder,
-            "lease_epoch": row["lease_epoch"] + 1,
-            "lease_expires_at": row["now"] + timedelta(seconds=request.ttl),
-            "available_at": None,
-            "claimed_version": row["version"],
-            "attempts": 1 if got_on else row["attempts"] + 1,
-            "rescues": (0 if got_on else row["rescues"]) + rescued,
-            **active_now(row),
-        },
-    )
+    return {
+        "lease_holder": request.holder,
+        "lease_expires_at": row["now"] + timedelta(seconds=request.ttl),
+        "available_at": None,
+        "attempts": 1 if got_on else row["attempts"] + 1,
+        "rescues": (0 if got_on else row["rescues"]) + rescued,
+        **active_now(row),
+    }

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 from lifecycle import states
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable.base import LOCK_SHORT, Recipe, Row, active_now, leased, lock, set_row
+from lifecycle.recipes.portable.base import LOCK_SHORT, SHORT, Recipe, Row, active_now, leased, lock, set_row
+from lifecycle.recipes.portable.together import alike, lock_these, set_these
 
 
 def acquire_lease(request: r.AcquireLease) -> Recipe:
@@ -21,16 +22,16 @@ def acquire_lease(request: r.AcquireLease) -> Recipe:
 
 
 def renew_leases(request: r.RenewLeases) -> Recipe:
-    """Prolong each that is still ours, in key order."""
-    renewed = []
-    for tenant, session_id, epoch, ttl in request.leases:
-        found = yield LOCK_SHORT, {"p_tenant": tenant, "p_session_id": session_id}
-        if not found or (found[0]["lease_holder"], found[0]["lease_epoch"]) != (request.holder, epoch):
-            continue
-        row = found[0]
-        yield from set_row(row, {"lease_expires_at": row["now"] + timedelta(seconds=ttl), **active_now(row)})
-        renewed.append((tenant, session_id, epoch))
-    return renewed
+    """Prolong those that are still ours, in key order: a beat may be for thousands."""
+    asked = {(tenant, session_id): (epoch, ttl) for tenant, session_id, epoch, ttl in request.leases}
+    ours: list[tuple[Row, Row]] = []
+    for row in (yield from lock_these(asked, SHORT)):
+        epoch, ttl = asked[row["tenant"], row["session_id"]]
+        if (row["lease_holder"], row["lease_epoch"]) == (request.holder, epoch):
+            ours.append((row, {"lease_expires_at": row["now"] + timedelta(seconds=ttl), **active_now(row)}))
+    for values, rows in alike(ours):
+        yield from set_these(rows, values)
+    return [(row["tenant"], row["session_id"], row["lease_epoch"]) for row, _ in ours]
 
 
 def release_lease(request: r.ReleaseLease) -> Recipe:
