@@ -150,9 +150,9 @@ class SessionRunner:
         if not self.handlers:
             raise InvalidArgument("the runner has no handlers: register one with @runner.handler(kind)")
         with self._handling_signals():
-            log.info("runner_started", holder=self.holder, kinds=sorted(self.handlers), concurrency=self._concurrency)
             beats = threading.Thread(target=self._beat_on, name="lifecycle-runner-beat", daemon=True)
             self._beat()
+            log.info("runner_started", holder=self.holder, kinds=sorted(self.handlers), concurrency=self._concurrency)
             beats.start()
             self._start_loop()
             try:

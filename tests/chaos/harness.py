@@ -9,7 +9,6 @@ is.
 import argparse
 import contextlib
 import json
-import math
 import shutil
 import sys
 import tempfile
@@ -53,8 +52,8 @@ class Plan:
 
     @property
     def concurrency(self) -> int:
-        """Sessions for each player: the rest has room for all while one is out."""
-        return math.ceil(self.sessions / max(1, self.players - 1))
+        """Sessions for each player: the last one that is left has room for all."""
+        return self.sessions
 
 
 @dataclass(slots=True)
