@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lifecycle.errors import LeaseLost, LifecycleError, StorageUnavailable
+from lifecycle.errors import LeaseLost, LifecycleError, SessionNotFound, StorageUnavailable
 from lifecycle.lease import Lease
 from lifecycle.lease_keeper import keeper_for
 from lifecycle.log import get_logger, mask_passwords
@@ -43,7 +43,11 @@ class Run:
     def state(self) -> SavedState | None:
         """What was saved last; None where nothing was."""
         if not self._loaded:
-            self._state, self._loaded = self.manager.load_state(self.session_id), True
+            # Of a session that somebody has ended meanwhile too: None would have the handler begin from the beginning.
+            state = self.manager.load_state(self.session_id, any_state=True)
+            if state is None and self.manager.get_session(self.session_id) is None:
+                raise SessionNotFound(self.session_id)
+            self._state, self._loaded = state, True
         return self._state
 
     @property

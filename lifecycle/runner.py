@@ -285,6 +285,8 @@ class SessionRunner:
 
     def _call(self, run: Run, handler: Handler) -> None:
         _ = run.state  # read here, and not in the event loop
+        # Only while the lease is held is what was read the last word, and the step after it nobody else's.
+        run.lease.fence()
         if isinstance(run, AsyncRun):
             if self._loop is None:  # pragma: no cover - started ahead of the first claim
                 raise LifecycleError("the runner's event loop is gone")

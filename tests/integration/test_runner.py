@@ -317,3 +317,27 @@ def wait(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_handler_begins_only_while_its_lease_holds(manager: SessionManager, runner: SessionRunner) -> None:
+    """Whoever was stopped between his claim and his work finds it done by another: he must not begin from the beginning."""
+    begun: list[tuple[str, int]] = []
+
+    @runner.handler("k")
+    def work(run: Run) -> None:
+        begun.append((run.session_id, run.step))
+
+    for session_id in ("lost", "ended", "deleted"):
+        manager.create_session(session_id=session_id, kind="k", available_at=now())
+        manager.save_state(session_id, step=7)
+    leases = {lease.session_id: lease for lease in runner.manager.claim(["k"], holder=runner.holder, ttl=30, limit=3)}
+    manager.complete_session("lost")
+    leases["lost"].lose("its process was stopped")
+    # An operator's transition, which the holder does not know of yet.
+    manager.end_session("ended")
+    manager.delete_session("deleted", force=True)
+    for lease in leases.values():
+        runner._begin(lease)
+    wait(lambda: not runner._running)
+    assert begun == [("ended", 7)]
+    assert state_of(manager, "lost")[0] == "completed"
