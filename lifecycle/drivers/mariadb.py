@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from lifecycle import urls
 from lifecycle.drivers.dbapi import UPGRADE, DbapiDriver
-from lifecycle.drivers.stepping import Aborted
+from lifecycle.drivers.stepping import IDLE, Aborted
 from lifecycle.errors import SchemaOutdated, SearchTimeout, StorageUnavailable
 from lifecycle.operations.requests import DuplicateKey
 from lifecycle.recipes import large
@@ -74,8 +74,8 @@ class MariadbDriver(DbapiDriver):
             cursor.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
             cursor.execute(
                 "SET SESSION time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION',"
-                " innodb_lock_wait_timeout = %s, max_statement_time = %s",
-                (max(1, int(self._settings.statement_timeout)), float(self._settings.statement_timeout)),
+                " innodb_lock_wait_timeout = %s, max_statement_time = %s, idle_transaction_timeout = %s",
+                (max(1, int(self._settings.statement_timeout)), float(self._settings.statement_timeout), IDLE),
             )
             cursor.execute("SELECT @@max_allowed_packet")
             (self._largest,) = cursor.fetchone()

@@ -8,6 +8,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, PreparedConnection
+from lifecycle.drivers.stepping import IDLE
 from lifecycle.errors import ConfigError
 from lifecycle.settings import DatabaseSettings
 
@@ -29,7 +30,9 @@ def arguments(settings: DatabaseSettings) -> dict[str, Any]:
         "application_name": "lifecycle",
         "client_encoding": "utf8",
         "connect_timeout": max(2, int(settings.connect_timeout)),
-        "options": f"-c timezone=UTC -c statement_timeout={timeout}",
+        "options": (
+            f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={IDLE * 1000}"
+        ),
         # Every hot statement is prepared at its first use, and none of them is dropped for a rare one.
         "prepare_threshold": 0,
     }

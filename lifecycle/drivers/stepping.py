@@ -15,6 +15,9 @@ log = get_logger("lifecycle")
 
 # A transaction that the database broke off (deadlock, serialisation) was rolled back whole: it is safe to run again.
 ATTEMPTS = 8
+# Seconds that a transaction may stand still before the server breaks it off: a client that was stopped, or whose
+# network is gone, would keep its locks for as long, and everybody waiting.
+IDLE = 10
 
 
 class Aborted(Exception):

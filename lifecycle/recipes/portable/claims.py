@@ -114,7 +114,7 @@ _OWN = (("lease_epoch", S.lease_epoch + sa.literal_column("1")), ("claimed_versi
 
 def _claim_among(keys: list[Key], request: r.ClaimSessions) -> Recipe:
     """Lock these, and take those that may be taken: their rows, in the order of the keys given."""
-    rows = yield from lock_these(keys, tuple(S.keys()))
+    rows = yield from lock_these(keys, tuple(S.keys()), skip=True)
     taken = [(row, _values(row, request)) for row in rows if _may_be_claimed(row, request)]
     for values, some in alike(taken):
         yield from set_these(some, values, _OWN)

@@ -18,11 +18,11 @@ _SIZES: Final = (1, 10, 100)
 Key = tuple[str, str]
 
 
-def lock_these(keys: Iterable[Key], columns: tuple[str, ...]) -> Recipe:
-    """Lock the sessions, a hundred or less of one tenant's: their rows with `now`."""
+def lock_these(keys: Iterable[Key], columns: tuple[str, ...], *, skip: bool = False) -> Recipe:
+    """Lock the sessions: their rows with `now`. With `skip`, without those that somebody else has locked."""
     rows: list[Row] = []
     for tenant, ids in by_tenant(keys):
-        rows += yield _lock(columns, _size(ids)), {"p_tenant": tenant, **_ids(ids)}
+        rows += yield _lock(columns, _size(ids), skip), {"p_tenant": tenant, **_ids(ids)}
     return rows
 
 
@@ -62,9 +62,9 @@ def _among(size: int) -> list[Any]:
 
 
 @cache
-def _lock(columns: tuple[str, ...], size: int) -> Statement:
+def _lock(columns: tuple[str, ...], size: int, skip: bool) -> Statement:
     locked = sa.select(*(S[name] for name in columns), now().label("now")).where(*_among(size))
-    return Statement(locked.order_by(S.session_id).with_for_update())
+    return Statement(locked.order_by(S.session_id).with_for_update(skip_locked=skip))
 
 
 @cache
