@@ -4,13 +4,15 @@ PYTHON ?= python3
 WORKERS ?= 3
 MINUTES ?= 10
 DATABASE ?= postgresql
+ROUNDS ?= 1000
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint chaos bench format lock clean
+.PHONY: help run test lint chaos bench races format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -33,6 +35,9 @@ chaos: $(READY) ## kill, stop and cut off runners for MINUTES=10 on DATABASE=pos
 bench: $(READY) ## measure beside the floor, and write docs/benchmarks.md
 	$(BIN)/python -m benchmarks --write
 
+races: $(PEERS)/.ready ## race ROUNDS=1000 stale writes against us and our peers, and write docs/races.md
+	$(PEERS)/bin/python -m benchmarks.races --rounds $(ROUNDS) --write
+
 format: $(READY) ## format the code and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -41,9 +46,12 @@ lock: $(READY) ## choose the newest versions of all dependencies into requiremen
 	$(PIP) install uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --group dev \
 		--no-emit-index-url --no-emit-find-links --no-header --no-annotate --output-file requirements.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra postgres \
+		--no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+		--output-file benchmarks/peers-requirements.txt pyproject.toml benchmarks/peers.in
 
 clean: ## remove what was built or installed
-	rm -rf $(VENV) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The locked versions hold the build tool too, so that nothing is chosen at the time of installing.
@@ -51,4 +59,11 @@ $(READY): requirements.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install -r requirements.txt
 	$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+# The peers stay out of everything else: in an environment of their own, with versions of their own.
+$(PEERS)/.ready: benchmarks/peers-requirements.txt pyproject.toml
+	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install -r benchmarks/peers-requirements.txt
+	$(PEERS)/bin/python -m pip --disable-pip-version-check --quiet install --no-build-isolation --no-deps --editable .
 	@touch $@
