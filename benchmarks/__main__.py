@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import leases, postgresql, report, sqlite
+from benchmarks import cache, leases, postgresql, report, sqlite
 from benchmarks.measure import Result
 from lifecycle import migrate
 from tests.servers import PostgresServer, ServerUnavailable, find_postgres
 
-SETTINGS = ("postgresql", "sqlite", "leases")
+SETTINGS = ("postgresql", "sqlite", "cache", "leases")
 LEASES, SECONDS = 10_000, 60
 REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 
@@ -36,6 +36,7 @@ def main(
     results: list[Result] = []
     versions: dict[str, str] = {}
     cost: leases.LeaseCost | None = None
+    cached: cache.Cached | None = None
     with Progress(console=console, transient=True) as bar:
 
         def stage(name: str, total: int = turns + max(20, turns // 10)) -> Callable[[], None]:
@@ -52,6 +53,11 @@ def main(
                     results += asyncio.run(postgresql.async_results(url, turns, stage("PostgreSQL, async")))
             except ServerUnavailable as reason:
                 console.print(f"PostgreSQL left out: {reason}")
+        if "cache" in chosen:
+            try:
+                cached = _measure_cache(turns, stage)
+            except ServerUnavailable as reason:
+                console.print(f"cache left out: {reason}")
         if "leases" in chosen:
             try:
                 with PostgresServer(find_postgres(18)) as server:
@@ -66,15 +72,23 @@ def main(
                 results += sqlite.sync_results(path / "sync.db", turns, stage("SQLite, sync"))
                 results += asyncio.run(sqlite.async_results(path / "async.db", turns, stage("SQLite, async")))
     if as_json:
-        json.dump(report.as_json(results, cost), sys.stdout, indent=2)
+        json.dump(report.as_json(results, cost, cached), sys.stdout, indent=2)
         sys.stdout.write("\n")
     else:
-        if results:
-            Console().print(report.table(results))
-        if cost is not None:
-            Console().print(report.lease_line(cost))
+        report.show(results, cost, cached)
     if write:
-        REPORT.write_text(report.markdown(results, versions, turns, cost))
+        REPORT.write_text(report.markdown(results, versions, turns, cost, cached))
+
+
+def _measure_cache(turns: int, stage: Callable[[str, int], Callable[[], None]]) -> cache.Cached:
+    with PostgresServer(find_postgres(18)) as server:
+        url = server.create_database("cached")
+        migrate.upgrade(url)
+        measured = cache.measure("PostgreSQL", url, turns, stage)
+    with tempfile.TemporaryDirectory() as directory:
+        url = f"sqlite:///{directory}/cached.db"
+        migrate.upgrade(url)
+        return measured + cache.measure("SQLite", url, turns, stage)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cache import AT_ONCE, SECONDS, Cached, Longest
 from benchmarks.leases import LeaseCost
 from benchmarks.measure import Result
 
@@ -28,9 +30,34 @@ in one run: the ratio holds on a noisy machine, the microseconds are those of th
 """
 
 
-def table(results: Sequence[Result]) -> Table:
+_CACHE = """## Cache
+
+Each read through a cache beside the same read without one (`benchmarks/cache.py`), with a Valkey server on a unix
+socket of the same machine: what the network to a database or a cache takes is not in it. The state of 100 KB is a
+conversation of 420 entries, and reading its JSON is most of the time. A save with the load after it is what a cache
+makes dearer: it is dropped and filled again.
+"""
+_FAILING = """While {at_once} threads (async: tasks) read for {seconds:.0f} s, this happens to the server for {most:.0f} s of them. Of all
+calls: how many the cache answered, how many passed it over, and how many found it failing; the most time that one spent
+waiting for the cache, all its questions together (its timeout is 50 ms); and what the calls took.
+"""
+
+
+def show(results: Sequence[Result], cost: LeaseCost | None, cached: Cached | None) -> None:
+    """Print what was measured."""
+    console = Console()
+    if results:
+        console.print(table(results))
+    if cached is not None:
+        console.print(table(cached.results, ("no cache (µs)", "cache (µs)")))
+        console.print(watched_table(cached.watched))
+    if cost is not None:
+        console.print(lease_line(cost))
+
+
+def table(results: Sequence[Result], columns: tuple[str, str] = ("floor (µs)", "lifecycle (µs)")) -> Table:
     """Medians in microseconds and their ratio."""
-    shown = Table("setting", "operation", "floor (µs)", "lifecycle (µs)", "ratio")
+    shown = Table("setting", "operation", *columns, "ratio")
     for column in shown.columns[2:]:
         column.justify = "right"
     last = ""
@@ -46,6 +73,52 @@ def table(results: Sequence[Result]) -> Table:
     return shown
 
 
+def watched_table(watched: Sequence[Longest]) -> Table:
+    """Reads while the cache fails."""
+    shown = Table("setting", "cache", *_WATCHED)
+    for column in shown.columns[2:]:
+        column.justify = "right"
+    for one in watched:
+        shown.add_row(one.setting, one.happening, *_figures(one))
+    return shown
+
+
+_WATCHED = (
+    "calls",
+    "hits",
+    "passed over",
+    "failures",
+    "cost at most (ms)",
+    "median (µs)",
+    "1 in 1,000 (ms)",
+    "longest (ms)",
+)
+
+
+def _figures(one: Longest) -> list[str]:
+    counts = [f"{count:,}" for count in (one.calls, one.hits, one.passed, one.failures)]
+    return [
+        *counts,
+        f"{one.cost_ms:.1f}",
+        f"{one.median_us:,.0f}",
+        f"{one.thousandth_us / 1000:.1f}",
+        f"{one.longest_us / 1000:.1f}",
+    ]
+
+
+def cache_markdown(cached: Cached) -> list[str]:
+    """The section on the cache."""
+    lines = [_CACHE, "| setting | operation | no cache (µs) | cache (µs) | ratio |", "|---|---|---:|---:|---:|"]
+    lines += [
+        f"| {result.setting} | {result.name} | {result.floor_us:,.0f} | {result.ours_us:,.0f} | {result.ratio:.2f} |"
+        for result in cached.results
+    ]
+    lines += ["", _FAILING.format(at_once=AT_ONCE, seconds=SECONDS * 5 / 3, most=SECONDS)]
+    lines += [f"| setting | cache | {' | '.join(_WATCHED)} |", "|---|---|" + "---:|" * len(_WATCHED)]
+    lines += [f"| {one.setting} | {one.happening} | {' | '.join(_figures(one))} |" for one in cached.watched]
+    return [*lines, ""]
+
+
 def lease_line(cost: LeaseCost) -> str:
     """What keeping leases alive takes, in one sentence."""
     return (
@@ -55,24 +128,33 @@ def lease_line(cost: LeaseCost) -> str:
     )
 
 
-def as_json(results: Sequence[Result], cost: LeaseCost | None) -> dict[str, Any]:
+def as_json(results: Sequence[Result], cost: LeaseCost | None, cached: Cached | None) -> dict[str, Any]:
     """The same for programs."""
-    operations = [
-        {
-            "setting": result.setting,
-            "operation": result.name,
-            "floor_us": round(result.floor_us, 1),
-            "lifecycle_us": round(result.ours_us, 1),
-            "ratio": round(result.ratio, 3),
-            "turns": result.turns,
+    operations = [_result(result) for result in results]
+    through = None
+    if cached is not None:
+        through = {
+            "operations": [_result(result) for result in cached.results],
+            "failing": [asdict(one) for one in cached.watched],
         }
-        for result in results
-    ]
     kept = None if cost is None else {**asdict(cost), "heap_only_share": round(cost.heap_only_share, 4)}
-    return {"operations": operations, "leases": kept}
+    return {"operations": operations, "leases": kept, "cache": through}
 
 
-def markdown(results: Sequence[Result], versions: Mapping[str, str], turns: int, cost: LeaseCost | None) -> str:
+def _result(result: Result) -> dict[str, Any]:
+    return {
+        "setting": result.setting,
+        "operation": result.name,
+        "floor_us": round(result.floor_us, 1),
+        "lifecycle_us": round(result.ours_us, 1),
+        "ratio": round(result.ratio, 3),
+        "turns": result.turns,
+    }
+
+
+def markdown(
+    results: Sequence[Result], versions: Mapping[str, str], turns: int, cost: LeaseCost | None, cached: Cached | None
+) -> str:
     """The page."""
     lines = [_HEAD.format(turns=f"{turns:,}")]
     named = {"Python": platform.python_version(), "SQLite": sqlite3.sqlite_version, **versions}
@@ -89,6 +171,8 @@ def markdown(results: Sequence[Result], versions: Mapping[str, str], turns: int,
             if result.setting == setting
         ]
         lines.append("")
+    if cached is not None:
+        lines += cache_markdown(cached)
     if cost is not None:
         lines += ["## Leases\n", lease_line(cost), ""]
     return "\n".join(lines).rstrip() + "\n"

@@ -5,7 +5,8 @@ A database error is never the type, always the `__cause__`. The tree (a test hol
     LifecycleError
     ├── InvalidArgument (ValueError)    a parameter is not what the call takes
     │   ├── NotSerializable             a value that JSON cannot give back identically
-    │   └── LimitExceeded               larger than a configured bound
+    │   ├── LimitExceeded               larger than a configured bound
+    │   └── InvalidFile                 a backup or archive file is damaged, cut off, or none
     ├── ConfigError                     a key of the configuration is wrong
     ├── NotFound (LookupError)          what the call names is not there
     │   ├── SessionNotFound
@@ -23,6 +24,7 @@ A database error is never the type, always the `__cause__`. The tree (a test hol
     │   └── ApprovalResolved            somebody decided it already
     ├── SearchTimeout                   a bounded scan ran out of its time
     ├── SchemaOutdated                  the database needs a migration
+    ├── FileUnavailable                 a backup or the archive cannot be read or written
     └── StorageUnavailable              the database cannot be reached or failed
 """
 
@@ -57,6 +59,21 @@ class LimitExceeded(InvalidArgument):
         self.what = what
         self.size = size
         self.limit = limit
+
+
+class InvalidFile(InvalidArgument):
+    """A backup or archive file is not what it should be: damaged, cut off, of another format, or something else.
+
+    `line` counts from 1, or is None where it is the whole file; `field` is the column, as in `sessions.state`.
+    """
+
+    def __init__(self, file: str, problem: str, *, line: int | None = None, field: str | None = None) -> None:
+        where = [file, *([f"line {line}"] if line is not None else []), *([field] if field else [])]
+        super().__init__(f"{': '.join(where)}: {problem}")
+        self.file = file
+        self.line = line
+        self.field = field
+        self.problem = problem
 
 
 class ConfigError(LifecycleError):
@@ -201,6 +218,13 @@ class SearchTimeout(LifecycleError):
 
 class SchemaOutdated(LifecycleError):
     """The database's schema is not the one this release works on; says which command to run."""
+
+
+class FileUnavailable(LifecycleError):
+    """A backup or the archive cannot be read or written (no room, no right, not there); nothing was removed for it.
+
+    The operating system's error is the `__cause__`.
+    """
 
 
 class StorageUnavailable(LifecycleError):

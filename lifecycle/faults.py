@@ -7,6 +7,7 @@ FAULTS: dict[type[e.LifecycleError], tuple[int, int]] = {
     e.LifecycleError: (70, 500),
     e.InvalidArgument: (2, 422),
     e.LimitExceeded: (2, 413),
+    e.InvalidFile: (65, 422),
     e.ConfigError: (78, 500),
     e.NotFound: (4, 404),
     e.Conflict: (5, 409),
@@ -16,6 +17,7 @@ FAULTS: dict[type[e.LifecycleError], tuple[int, int]] = {
     e.SessionProtected: (9, 403),
     e.SearchTimeout: (10, 504),
     e.SchemaOutdated: (11, 503),
+    e.FileUnavailable: (74, 503),
     e.StorageUnavailable: (75, 503),
 }
 

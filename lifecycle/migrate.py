@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from lifecycle.errors import InvalidArgument, SchemaOutdated, StorageUnavailable
 from lifecycle.log import mask_passwords
-from lifecycle.urls import dialect_name, engine_url, is_memory
+from lifecycle.urls import dialect_name, engine_url, is_memory, jsonl_directory
 
 VERSION_TABLE: Final = "lifecycle_schema"
 TITLE_INDEX: Final = "ix_sessions_title_trgm"
@@ -70,12 +70,12 @@ def upgrade(url: str, revision: str = "head") -> None:
     _refuse_memory(url)
     if revision in {"head", head()} and current(url) == head():
         return
-    with _locked(url) as connection:
+    with _locked(url, create=True) as connection:
         _run(connection, command.upgrade, revision)
 
 
-def upgrade_connection(connection: sa.Connection) -> None:
-    """Bring the database of an open connection to the revision of this release, as `sqlite://` in memory needs it.
+def upgrade_connection(connection: sa.Connection, revision: str = "head") -> None:
+    """Bring the database of an open connection to a revision, by default this release's, as one in memory needs it.
 
     In the transaction of the caller if there is one, else in one of its own that is committed. The caller sees to it
     that nobody else does it at the same time.
@@ -83,11 +83,11 @@ def upgrade_connection(connection: sa.Connection) -> None:
     with _storage_errors():
         if connection.in_transaction():
             _begin_immediate(connection)
-            _run(connection, command.upgrade, "head")
+            _run(connection, command.upgrade, revision)
         else:
             with connection.begin():
                 _begin_immediate(connection)
-                _run(connection, command.upgrade, "head")
+                _run(connection, command.upgrade, revision)
 
 
 def downgrade(url: str, revision: str) -> None:
@@ -99,11 +99,15 @@ def downgrade(url: str, revision: str) -> None:
 
 def check(url: str) -> None:
     """Raise SchemaOutdated unless the database has the schema of this release; says what to do about it."""
-    _compare(current(url))
+    compare(current(url))
 
 
 def sql(url: str, revision: str = "head") -> str:
     """Return the SQL that brings an empty database of this kind to a revision; nothing is connected to."""
+    if jsonl_directory(url) is not None:
+        raise InvalidArgument(
+            "url: a directory of JSONL files has no SQL to print; its format is in docs/jsonl-store.md"
+        )
     parsed, text = engine_url(url), io.StringIO()
     config = _config()
     config.output_buffer = text
@@ -115,6 +119,10 @@ def sql(url: str, revision: str = "head") -> str:
 
 def current(url: str) -> str | None:
     """Return the revision that the database is at; None when it has none yet."""
+    directory = jsonl_directory(url)
+    if directory is not None:
+        found: str | None = _stores().revision_of(directory)
+        return found
     parsed = engine_url(url)
     if is_memory(url):
         return None
@@ -134,11 +142,17 @@ def head() -> str:
 
 
 @contextlib.contextmanager
-def connected(url: str, *, autocommit: bool = False) -> Iterator[sa.Connection]:
+def connected(url: str, *, autocommit: bool = False, create: bool = False) -> Iterator[sa.Connection]:
     """Yield a connection of its own that is gone afterwards; on SQLite a transaction begins by taking the write lock.
 
-    What the driver raises becomes StorageUnavailable.
+    On a directory of JSONL files it is the one that all of this process share, for nobody else meanwhile; `create`
+    makes a directory that is not there. What the driver raises becomes StorageUnavailable.
     """
+    directory = jsonl_directory(url)
+    if directory is not None:
+        with _storage_errors(), _stores().borrowed(directory) as store, store.connected(create=create) as connection:
+            yield connection
+        return
     parsed = engine_url(url)
     kind = dialect_name(url)
     timeout = {"timeout": _SQLITE_WAIT_SECONDS} if kind == "sqlite" else {"connect_timeout": _CONNECT_SECONDS}
@@ -179,10 +193,10 @@ def wait_for_lock(acquire: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def _locked(url: str) -> Iterator[sa.Connection]:
+def _locked(url: str, *, create: bool = False) -> Iterator[sa.Connection]:
     """Yield a connection in a transaction, the only one that migrates this database; committed at the end."""
     kind = dialect_name(url)
-    with connected(url) as connection:
+    with connected(url, create=create) as connection:
         if kind == "mariadb":
             _lock_mariadb(connection)  # released with the connection
         with transaction(connection):
@@ -190,6 +204,12 @@ def _locked(url: str) -> Iterator[sa.Connection]:
                 statement = sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK_KEY))
                 wait_for_lock(lambda: bool(connection.scalar(statement)))
             yield connection
+
+
+def _stores() -> Any:
+    from lifecycle.drivers import jsonl_stores  # it migrates what it reads, with this module
+
+    return jsonl_stores
 
 
 def _lock_mariadb(connection: sa.Connection) -> None:
@@ -216,8 +236,7 @@ def _run(connection: sa.Connection, migrate: Callable[[Config, str], None], revi
     at = _current(connection)
     if migrate is command.upgrade and at == head() and revision in {"head", at}:
         return
-    if at is not None and not _known(at):
-        _compare(at)
+    require_known(at)
     config = _config()
     config.attributes["connection"] = connection
     with _one_at_a_time, _revision_errors():
@@ -230,7 +249,8 @@ def _current(connection: sa.Connection) -> str | None:
     return heads[0] if heads else None
 
 
-def _compare(at: str | None) -> None:
+def compare(at: str | None) -> None:
+    """Raise SchemaOutdated unless a revision is that of this release; says what to do about it."""
     if at == head():
         return
     if at is None:
@@ -241,6 +261,12 @@ def _compare(at: str | None) -> None:
         f"the database is at revision {at}, which this release does not know (its own is {head()}): a newer release has"
         " migrated it; install that release of session-lifecycle"
     )
+
+
+def require_known(at: str | None) -> None:
+    """Raise SchemaOutdated for a revision that only a newer release knows; None is that of no tables."""
+    if at is not None and not _known(at):
+        compare(at)
 
 
 def _known(revision: str) -> bool:

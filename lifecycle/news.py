@@ -87,6 +87,7 @@ def _resolved(_request: r.ResolveApproval) -> tuple[str, ...]:
 # What is not here is news to nobody: a save, a message, a beat.
 _NEWS: Final[dict[type[Any], Callable[[Any], tuple[str, ...]]]] = {
     r.CreateSession: _created,
+    r.CreateSessions: _log,
     r.ForkSession: _log,
     r.Move: _moved,
     r.UpdateSession: _updated,

@@ -43,7 +43,7 @@ H = TypeVar("H", bound=Handler)
 
 # Reasons are for people; the whole trace is in the log.
 _REASON_CHARS: Final = 500
-_LONGEST_OUTAGE_PAUSE: Final = 10.0
+_LONGEST_OUTAGE_PAUSE: Final = 2.0
 _MOST: Final = 1000
 
 

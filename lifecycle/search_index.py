@@ -23,6 +23,7 @@ _COST: Final = {
         "every message added, changed or removed updates the index too; sessions could be written while it was built"
     ),
     "sqlite": "every message added, changed or removed updates the index too; writers waited while it was built",
+    "jsonl": "every message added, changed or removed updates the index too, and it is built anew at each opening",
 }
 _NO_COST: Final = "searches of messages read the messages themselves, within database.search_timeout"
 
@@ -67,11 +68,11 @@ def set_search_index(url: str, on: bool) -> dict[str, Any]:
     migrate.check(url)
     began = time.monotonic()
     with migrate.connected(url, autocommit=True) as connection:
-        changed = (_set_on_sqlite if kind == "sqlite" else _set_on_postgresql)(connection, on=on)
+        changed = (_set_on_postgresql if kind == "postgresql" else _set_on_sqlite)(connection, on=on)
         size = _size(connection, kind) if on else 0
     return {
         "database": kind,
-        "index": CONTENT_TABLE if kind == "sqlite" else CONTENT_INDEX,
+        "index": CONTENT_INDEX if kind == "postgresql" else CONTENT_TABLE,
         "on": on,
         "changed": changed,
         "bytes": size,
@@ -86,7 +87,12 @@ def has_search_index(url: str) -> bool:
     if kind == "mariadb" or migrate.current(url) is None:
         return False
     with migrate.connected(url, autocommit=True) as connection:
-        return (_is_on_sqlite if kind == "sqlite" else _is_on_postgresql)(connection)
+        return (_is_on_postgresql if kind == "postgresql" else _is_on_sqlite)(connection)
+
+
+def index_connection(connection: sa.Connection) -> None:
+    """Build the index in the SQLite database of an open connection, as one in memory needs it."""
+    _set_on_sqlite(connection, on=True)
 
 
 def _supported(url: str) -> str:

@@ -17,7 +17,8 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from lifecycle.errors import InvalidArgument, StorageUnavailable
+from lifecycle.directories.job import DirectoryJob
+from lifecycle.errors import FileUnavailable, InvalidArgument, StorageUnavailable
 from lifecycle.incarnation import incarnation
 from lifecycle.log import get_logger, mask_passwords
 from lifecycle.settings import JobSettings, ReapJobSettings
@@ -33,6 +34,7 @@ _LONGEST_WAIT: Final = 60.0
 _LATE_SECONDS: Final = 3600
 _LARGEST_BATCH: Final = 10_000
 _ID_CHARS: Final = 255
+_DIRECTORIES: Final = "sync_directories"
 
 
 class Outage:
@@ -85,14 +87,16 @@ class Upkeep:
         self._locks = {name: threading.Lock() for name in self._jobs}
         self._sizes = {name: min(job.batch, _LARGEST_BATCH) for name, job in self._jobs.items()}
         self._stopping = threading.Event()
+        self._directories = DirectoryJob(manager, self._stopping.is_set)
         self._changed = threading.Condition()
         self._running: dict[str, tuple[float, int]] = {}
         self._scheduler: Any = None
 
     @property
     def enabled(self) -> list[str]:
-        """The names of the jobs that tick."""
-        return [name for name, job in self._jobs.items() if job.enabled]
+        """The names of the jobs that tick; the one for session directories does where there are any."""
+        idle = set() if self._directories else {_DIRECTORIES}
+        return [name for name, job in self._jobs.items() if job.enabled and name not in idle]
 
     def start(self) -> None:
         """Begin to tick: a job with an interval at once, one with a cron line at its next time."""
@@ -160,6 +164,8 @@ class Upkeep:
             self.run_job(name)
         except StorageUnavailable as error:
             self.outage.failed(error, began)
+        except FileUnavailable as error:
+            log.error("sweep_failed", sweep=name, error=str(error))  # noqa: TRY400 -- the message says what to do
         except Exception as error:
             log.exception("sweep_failed", sweep=name, error=_described(error))
         else:
@@ -233,6 +239,8 @@ class Upkeep:
         more = {"silent_for": job.silent_for} if isinstance(job, ReapJobSettings) else {}
         size = self._sizes[name]
         try:
+            if name == _DIRECTORIES:
+                return self._directories.run(batch=size, budget=job.budget)
             return getattr(self.manager, name)(batch=size, budget=0.0, **more)
         except StorageUnavailable as error:
             if size == 1 or "statement_timeout" not in str(error):

@@ -6,7 +6,21 @@ from typing import Annotated
 import typer
 
 import lifecycle
-from lifecycle.cli import call, config, db, diagram, policies, runner, sessions, stuck, sweep
+from lifecycle.cli import (
+    archive,
+    cache,
+    call,
+    config,
+    db,
+    diagram,
+    directory,
+    policies,
+    runner,
+    sessions,
+    stuck,
+    sweep,
+    transfer,
+)
 from lifecycle.cli.output import show_facts, show_json, write
 from lifecycle.cli.scope import Scope, scope_of
 from lifecycle.errors import InvalidArgument
@@ -20,9 +34,14 @@ app.add_typer(sessions.app, name="sessions", help="Sessions: make, read, move an
 app.add_typer(sweep.app, name="sweep", help="Expire and remove what is due, now.")
 app.add_typer(policies.app, name="policies", help="How long sessions may idle, live and be kept.")
 app.add_typer(config.app, name="config", help="The configuration.")
+app.add_typer(cache.app, name="cache", help="The cache in front of the database.")
+app.add_typer(directory.app, name="directory", help="Sessions that agents keep in files: sync them, clean up.")
+app.add_typer(archive.app, name="archive", help="Sessions that were written away before they were removed.")
 app.command("call")(call.call)
 app.command("diagram")(diagram.diagram)
 app.command("runner")(runner.runner)
+app.command("export")(transfer.export)
+app.command("import")(transfer.import_)
 sessions.app.command("stuck")(stuck.stuck)
 
 

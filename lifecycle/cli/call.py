@@ -20,6 +20,13 @@ def operations() -> dict[str, Any]:
     return {name: method for name, method in found if hasattr(method, "__wrapped__") and not name.startswith("_")}
 
 
+def directory_calls() -> dict[str, Any]:
+    """The calls on session directories, by name: they may do without a database."""
+    from lifecycle.directories.calls import CALLS
+
+    return CALLS
+
+
 def call(
     ctx: typer.Context,
     method: Annotated[str | None, typer.Argument(help="The operation, such as save_state.")] = None,
@@ -30,7 +37,7 @@ def call(
     """Run any public operation and print its result as JSON."""
     from lifecycle.cli.arguments import check, parameters
 
-    scope, methods = scope_of(ctx), operations()
+    scope, methods = scope_of(ctx), operations() | directory_calls()
     known = {name: inspect.signature(one) for name, one in methods.items()}
     if list_ or method is None:
         shown = {name: _shown(known[name], parameters(name, known)) for name in known}
@@ -44,6 +51,13 @@ def call(
         meant = did_you_mean(method, known)
         raise InvalidArgument(f"no operation {method!r}; {meant}`lifecycle call --list` has them all")
     given = check(method, parse_object(arguments, "the arguments") or {}, parameters(method, known))
+    if method in directory_calls():
+        from lifecycle.cli.directory import directories
+        from lifecycle.directories.calls import simplified
+
+        with directories(scope) as chosen:
+            show_json(simplified(methods[method](chosen, **given)))
+        return
     with scope.manager() as manager:
         show_json(getattr(manager, method)(**given))
 

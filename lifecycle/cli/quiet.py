@@ -7,6 +7,7 @@ from lifecycle.log import configure_logging
 from lifecycle.settings import LoggingSettings
 
 _POOL: Final = "psycopg.pool"
+_FAILED: Final = "error connecting in 'lifecycle': "
 _CHARS: Final = 300
 
 
@@ -18,7 +19,8 @@ class _LastReason(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the first line of the message, without where it comes from."""
         first, *_ = record.getMessage().splitlines() or [""]
-        self.text = first.removeprefix("error connecting in 'lifecycle': ").removeprefix("connection failed: ")[:_CHARS]
+        if first.startswith(_FAILED):
+            self.text = first.removeprefix(_FAILED).removeprefix("connection failed: ")[:_CHARS]
 
 
 _reason: Final = _LastReason(logging.WARNING)

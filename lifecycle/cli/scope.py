@@ -66,6 +66,11 @@ def require_file(url: str, *, exists: bool = True) -> None:
     """Refuse a SQLite file that cannot be used, or is not there (`exists`): opening it would create an empty one."""
     from lifecycle import urls
 
+    directory = urls.jsonl_directory(url)
+    if directory is not None:
+        if exists and directory.parent.is_dir() and not directory.exists():
+            raise SchemaOutdated(f"there is no store {directory} yet; run: lifecycle db upgrade")
+        return
     parsed = urls.engine_url(url)
     if parsed.get_backend_name() != "sqlite" or urls.is_memory(url) or "uri" in parsed.query:
         return

@@ -14,7 +14,7 @@ from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
 from lifecycle.recipes.portable.base import Recipe
-from lifecycle.recipes.statement import Many
+from lifecycle.recipes.statement import Call, Many
 from lifecycle.settings import DatabaseSettings
 
 UPGRADE = "the database has no tables of this release: run `lifecycle db upgrade` (or call manager.setup())"
@@ -78,7 +78,7 @@ class DbapiDriver(Stepper, abc.ABC):
                         step = recipe.send(answer)
                 except StopIteration as done:
                     committing = True
-                    cursor.execute("COMMIT")
+                    self._commit(cursor)
                     committing = False
                     return done.value
             except BaseException as error:
@@ -101,10 +101,15 @@ class DbapiDriver(Stepper, abc.ABC):
             compiled = step.statement.on(self.dialect)
             cursor.executemany(compiled.sql, [compiled.bind(values) for values in step.values])
             return None
+        if isinstance(step, Call):
+            return step.function()
         statement, values = step
         compiled = statement.on(self.dialect)
         cursor.execute(compiled.sql, compiled.bind(values))
         return compiled.read(cursor.fetchall()) if compiled.returns_rows else cursor.rowcount
+
+    def _commit(self, cursor: Any) -> None:
+        cursor.execute("COMMIT")
 
     @abc.abstractmethod
     def _connection(self, request: Any) -> contextlib.AbstractContextManager[Any]: ...

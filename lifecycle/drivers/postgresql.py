@@ -17,7 +17,7 @@ from lifecycle.operations.requests import CallHook, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
-from lifecycle.recipes.statement import Many
+from lifecycle.recipes.statement import Call, Many
 from lifecycle.settings import DatabaseSettings
 
 _RECIPES = book.RECIPES["postgresql"]
@@ -127,23 +127,30 @@ class PostgresDriver(Stepper):
             with connection.cursor() as cursor:
                 cursor.executemany(compiled.sql, [compiled.bind(values) for values in step.values])
             return None
+        if isinstance(step, Call):
+            return step.function()
         statement, values = step
         compiled = statement.on("postgresql")
         cursor = connection.execute(compiled.sql, compiled.bind(values))
         return compiled.read(cursor.fetchall()) if compiled.returns_rows else cursor.rowcount
 
     def _take(self) -> PreparedConnection:
-        try:
-            while True:
-                connection = self._pool.getconn()
+        deadline, tried = time.monotonic() + self._settings.connect_timeout, False
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                connection = self._pool.getconn(pools.patience(self._pool, max(left, 0.0), tried=tried))
                 if not pools.hung_up(connection):
                     return connection
                 connection.close()
                 self._pool.putconn(connection)
-        except (PoolTimeout, psycopg.Error) as error:
-            raise StorageUnavailable(
-                f"no connection to PostgreSQL within {self._settings.connect_timeout} s"
-            ) from error
+            except (PoolTimeout, psycopg.Error) as error:
+                tried = True
+                if isinstance(error, PoolTimeout) and time.monotonic() < deadline:
+                    continue
+                raise StorageUnavailable(
+                    f"no connection to PostgreSQL within {self._settings.connect_timeout} s"
+                ) from error
 
 
 def _roll_back(connection: psycopg.Connection[Any]) -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import PoolTimeout
 
 from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
@@ -18,7 +19,7 @@ from lifecycle.operations.requests import CallHook, DuplicateKey, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
-from lifecycle.recipes.statement import Many
+from lifecycle.recipes.statement import Call, Many
 from lifecycle.settings import DatabaseSettings
 
 _RECIPES = book.RECIPES["postgresql"]
@@ -33,7 +34,7 @@ class AsyncPostgresDriver(Stepper):
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__()
         self._settings = settings
-        self._pool: AsyncConnectionPool[AsyncPreparedConnection] | None = None
+        self._pool: pools.AsyncPool | None = None
         self._opening = asyncio.Lock()
         self.bell = bells.borrow(settings)
         self._open = True
@@ -142,26 +143,33 @@ class AsyncPostgresDriver(Stepper):
             async with connection.cursor() as cursor:
                 await cursor.executemany(compiled.sql, [compiled.bind(values) for values in step.values])
             return None
+        if isinstance(step, Call):
+            return await asyncio.to_thread(step.function)
         statement, values = step
         compiled = statement.on("postgresql")
         result = await connection.execute(compiled.sql, compiled.bind(values))
         return compiled.read(await result.fetchall()) if compiled.returns_rows else result.rowcount
 
-    async def _take(self) -> tuple[AsyncConnectionPool[AsyncPreparedConnection], AsyncPreparedConnection]:
+    async def _take(self) -> tuple[pools.AsyncPool, AsyncPreparedConnection]:
         pool = self._pool or await self._opened()
-        try:
-            while True:
-                connection = await pool.getconn()
+        deadline, tried = time.monotonic() + self._settings.connect_timeout, False
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                connection = await pool.getconn(pools.patience(pool, max(left, 0.0), tried=tried))
                 if not pools.hung_up(connection):
                     return pool, connection
                 await connection.close()
                 await pool.putconn(connection)
-        except (PoolTimeout, psycopg.Error) as error:
-            raise StorageUnavailable(
-                f"no connection to PostgreSQL within {self._settings.connect_timeout} s"
-            ) from error
+            except (PoolTimeout, psycopg.Error) as error:
+                tried = True
+                if isinstance(error, PoolTimeout) and time.monotonic() < deadline:
+                    continue
+                raise StorageUnavailable(
+                    f"no connection to PostgreSQL within {self._settings.connect_timeout} s"
+                ) from error
 
-    async def _opened(self) -> AsyncConnectionPool[AsyncPreparedConnection]:
+    async def _opened(self) -> pools.AsyncPool:
         async with self._opening:
             if self._pool is None:
                 pool = pools.async_pool(self._settings)

@@ -12,8 +12,39 @@ from lifecycle.drivers.stepping import IDLE
 from lifecycle.errors import ConfigError
 from lifecycle.settings import DatabaseSettings
 
-_shared: dict[tuple[Any, ...], tuple[ConnectionPool[PreparedConnection], int]] = {}
+_shared: dict[tuple[Any, ...], tuple["Pool", int]] = {}
 _guard = threading.Lock()
+
+
+# While a server is away psycopg_pool would wait longer and longer between its attempts, for minutes in the end, with
+# every call failing meanwhile though the server be back. Ours gives a connection up at once, and whoever wants one has
+# it tried again, every so often.
+_GIVES_UP_AFTER = 0.3
+_TRIES_EVERY = 0.5
+
+
+class Pool(ConnectionPool[PreparedConnection]):
+    """Knows whether its last attempt to connect failed."""
+
+    away = False
+
+
+class AsyncPool(AsyncConnectionPool[AsyncPreparedConnection]):
+    """Knows whether its last attempt to connect failed."""
+
+    away = False
+
+
+def patience(pool: Pool | AsyncPool, left: float, *, tried: bool) -> float:
+    """How long to wait for a connection before asking anew, in seconds.
+
+    Asking anew has the server tried again, and gives up one's place in the queue: once, unless the server is away.
+    """
+    return min(left, _TRIES_EVERY) if pool.away or not tried else left
+
+
+def _is_away(pool: Any) -> None:
+    pool.away = True
 
 
 def conninfo(settings: DatabaseSettings) -> str:
@@ -47,7 +78,7 @@ def _configure(settings: DatabaseSettings, row: Any) -> None:
         )
 
 
-def borrow(settings: DatabaseSettings) -> ConnectionPool[PreparedConnection]:
+def borrow(settings: DatabaseSettings) -> Pool:
     """The process's pool for these settings, opened at its first use; give it back with `release`."""
     key = _key(settings)
     with _guard:
@@ -57,10 +88,12 @@ def borrow(settings: DatabaseSettings) -> ConnectionPool[PreparedConnection]:
             def configure(connection: psycopg.Connection[Any]) -> None:
                 connection.prepared_max = 500
                 _configure(settings, connection.execute("SHOW synchronous_commit").fetchone())
+                made.away = False
 
-            pool = ConnectionPool(
+            made = pool = Pool(
                 conninfo(settings), connection_class=PreparedConnection, min_size=0, max_size=settings.pool_size, kwargs=arguments(settings),
                 configure=configure, open=True, timeout=settings.connect_timeout, name="lifecycle",
+                reconnect_timeout=_GIVES_UP_AFTER, reconnect_failed=_is_away,
             )  # fmt: skip
         _shared[key] = (pool, users + 1)
         return pool
@@ -77,18 +110,21 @@ def release(settings: DatabaseSettings) -> None:
     pool.close()
 
 
-def async_pool(settings: DatabaseSettings) -> AsyncConnectionPool[AsyncPreparedConnection]:
+def async_pool(settings: DatabaseSettings) -> AsyncPool:
     """A pool for one event loop, not yet open."""
 
     async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
         connection.prepared_max = 500
         _configure(settings, await (await connection.execute("SHOW synchronous_commit")).fetchone())
+        made.away = False
 
-    return AsyncConnectionPool(
+    made = AsyncPool(
         conninfo(settings), connection_class=AsyncPreparedConnection, min_size=0, max_size=settings.pool_size,
         kwargs=arguments(settings), configure=configure,
         open=False, timeout=settings.connect_timeout, name="lifecycle",
+        reconnect_timeout=_GIVES_UP_AFTER, reconnect_failed=_is_away,
     )  # fmt: skip
+    return made
 
 
 def hung_up(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:

@@ -1,5 +1,6 @@
 """The driver for SQLite: one writer at a time in this process, and as many readers as there are threads."""
 
+import abc
 import contextlib
 import sqlite3
 import threading
@@ -21,11 +22,54 @@ UNANSWERED: Final = object()
 _SINGLES = book.SINGLES["sqlite"]
 
 
-class SqliteDriver(DbapiDriver):
-    """Threads that write queue here and not in SQLite's busy handler, which polls."""
+class SqliteDialect(DbapiDriver):
+    """How statements are run on a connection to SQLite, wherever its database is."""
 
     dialect = "sqlite"
     failures = (sqlite3.Error,)
+
+    @abc.abstractmethod
+    def meet_at_once(self, request: Any) -> Any:
+        """The answer to a read by key if it can be had without waiting for anybody, or `UNANSWERED`."""
+
+    @staticmethod
+    def _read(connection: sqlite3.Connection, single: Any, request: Any) -> Any:
+        # One SELECT sees one snapshot without a transaction around it.
+        compiled = single.statement(request).on("sqlite")
+        found = connection.execute(compiled.sql, compiled.bind(single.bind(request))).fetchall()
+        return single.read(request, compiled.read(found) if found else found)
+
+    def _begin(self, cursor: Any, request: Any) -> None:
+        cursor.execute("BEGIN" if is_read(request) else "BEGIN IMMEDIATE")
+
+    def _limit(self, connection: Any, cursor: Any) -> None:
+        del cursor
+        end = time.monotonic() + self._settings.search_timeout
+        connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
+
+    def _unlimit(self, connection: Any, cursor: Any) -> None:
+        del cursor
+        connection.set_progress_handler(None, 0)
+
+    def _roll_back(self, connection: Any, cursor: Any) -> None:
+        if connection.in_transaction:
+            with contextlib.suppress(sqlite3.Error):
+                cursor.execute("ROLLBACK")
+
+    def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception:
+        del committing  # a commit of SQLite's that fails has not happened
+        text = str(error)
+        if isinstance(error, sqlite3.IntegrityError) and "UNIQUE" in text:
+            return DuplicateKey(text)
+        if isinstance(error, sqlite3.OperationalError) and text.startswith(("no such table", "no such column")):
+            return SchemaOutdated(UPGRADE)
+        if limited and text == "interrupted":
+            return SearchTimeout("the search took longer than database.search_timeout: narrow the filters")
+        return StorageUnavailable(f"SQLite: {text}")
+
+
+class SqliteDriver(SqliteDialect):
+    """Threads that write queue here and not in SQLite's busy handler, which polls."""
 
     def __init__(self, settings: DatabaseSettings) -> None:
         self._memory = urls.is_memory(settings.url)
@@ -91,13 +135,6 @@ class SqliteDriver(DbapiDriver):
         finally:
             self._at_once.release()
 
-    @staticmethod
-    def _read(connection: sqlite3.Connection, single: Any, request: Any) -> Any:
-        # One SELECT sees one snapshot without a transaction around it.
-        compiled = single.statement(request).on("sqlite")
-        found = connection.execute(compiled.sql, compiled.bind(single.bind(request))).fetchall()
-        return single.read(request, compiled.read(found) if found else found)
-
     @contextlib.contextmanager
     def _connection(self, request: Any) -> Iterator[Any]:
         guard: Any = self._writing if self._memory or not is_read(request) else contextlib.nullcontext()
@@ -129,34 +166,6 @@ class SqliteDriver(DbapiDriver):
         if not self._memory:
             fairy.detach()
         return connection  # type: ignore[no-any-return]
-
-    def _begin(self, cursor: Any, request: Any) -> None:
-        cursor.execute("BEGIN" if is_read(request) else "BEGIN IMMEDIATE")
-
-    def _limit(self, connection: Any, cursor: Any) -> None:
-        del cursor
-        end = time.monotonic() + self._settings.search_timeout
-        connection.set_progress_handler(lambda: time.monotonic() > end, 10_000)
-
-    def _unlimit(self, connection: Any, cursor: Any) -> None:
-        del cursor
-        connection.set_progress_handler(None, 0)
-
-    def _roll_back(self, connection: Any, cursor: Any) -> None:
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                cursor.execute("ROLLBACK")
-
-    def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception:
-        del committing  # a commit of SQLite's that fails has not happened
-        text = str(error)
-        if isinstance(error, sqlite3.IntegrityError) and "UNIQUE" in text:
-            return DuplicateKey(text)
-        if isinstance(error, sqlite3.OperationalError) and text.startswith(("no such table", "no such column")):
-            return SchemaOutdated(UPGRADE)
-        if limited and text == "interrupted":
-            return SearchTimeout("the search took longer than database.search_timeout: narrow the filters")
-        return StorageUnavailable(f"SQLite: {text}")
 
 
 def _set_up(connection: sqlite3.Connection, _record: object) -> None:

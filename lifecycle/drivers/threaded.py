@@ -1,4 +1,4 @@
-"""The async driver for SQLite and MariaDB: the sync one on worker threads.
+"""The async driver for SQLite, JSONL files and MariaDB: the sync one on worker threads.
 
 SQLite has one writer whatever we do, so one thread serves it; going through aiosqlite costs several times more.
 Its reads by key, which take microseconds and wait for nobody, are made where they are asked for.
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lifecycle.drivers.dbapi import DbapiDriver
-from lifecycle.drivers.sqlite import UNANSWERED, SqliteDriver
+from lifecycle.drivers.sqlite import UNANSWERED, SqliteDialect
 from lifecycle.drivers.stepping import call_async_hook
 from lifecycle.operations.requests import CallHook
 from lifecycle.operations.typing import Steps, T
@@ -23,7 +23,7 @@ class ThreadedDriver:
     def __init__(self, driver: DbapiDriver, threads: int) -> None:
         self.driver = driver
         self.dialect = driver.dialect
-        self._at_once = driver.meet_at_once if isinstance(driver, SqliteDriver) else _unanswered
+        self._at_once = driver.meet_at_once if isinstance(driver, SqliteDialect) else _unanswered
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="lifecycle")
 
     async def close(self) -> None:

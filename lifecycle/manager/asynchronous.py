@@ -11,7 +11,7 @@ from lifecycle.drivers.sqlite import SqliteDriver
 from lifecycle.drivers.threaded import ThreadedDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import async_method
-from lifecycle.manager.opening import require_postgres, settings_for
+from lifecycle.manager.opening import behind_cache, require_postgres, settings_for
 from lifecycle.operations import daemon, leases, lifecycle, messages, people, saving, sessions, sweeps
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
@@ -45,6 +45,7 @@ class AsyncSessionManager(HookRegistry):
         if urls.is_memory(settings.database.url) and isinstance(driver, ThreadedDriver):
             with driver.driver.engine.connect() as connection:
                 migrate.upgrade_connection(connection)
+        driver = behind_cache(driver, settings, asynchronous=True)
         return cls(settings, Context(settings, tenant), driver, owner=True)
 
     def __await__(self) -> Generator[Any, Any, Self]:
@@ -240,6 +241,10 @@ def async_driver_for(settings: DatabaseSettings) -> "ThreadedDriver | PostgresLi
     match urls.dialect_name(settings.url):
         case "sqlite":
             return ThreadedDriver(SqliteDriver(settings), 1)
+        case "jsonl":
+            from lifecycle.drivers.jsonl import JsonlDriver
+
+            return ThreadedDriver(JsonlDriver(settings), 1)
         case "postgresql":
             require_postgres()
             from lifecycle.drivers.postgresql_async import AsyncPostgresDriver

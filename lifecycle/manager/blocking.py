@@ -10,7 +10,7 @@ from lifecycle.drivers.mariadb import MariadbDriver
 from lifecycle.drivers.sqlite import SqliteDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import sync_method
-from lifecycle.manager.opening import require_postgres, settings_for
+from lifecycle.manager.opening import behind_cache, require_postgres, settings_for
 from lifecycle.operations import daemon, leases, lifecycle, messages, people, saving, sessions, sweeps
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
@@ -36,12 +36,13 @@ class SessionManager(HookRegistry):
     def open(cls, url: str | Settings, tenant: str | AllTenants = "") -> Self:
         """Open the store behind a URL (or complete settings) for one tenant, or for `ALL` of them.
 
-        `sqlite:///file`, `sqlite://` (in memory, set up at once), `postgresql://...`, `mysql://...`. Nothing is
-        created: call `setup` once. Raises `ConfigError`, `StorageUnavailable`.
+        `sqlite:///file`, `sqlite://` (in memory, set up at once), `jsonl:///directory` (for one process),
+        `postgresql://...`, `mysql://...`. Nothing is created: call `setup` once. Raises `ConfigError`,
+        `StorageUnavailable`.
         """
         settings = settings_for(url)
         context = Context(settings, tenant)
-        driver = driver_for(settings.database)
+        driver = behind_cache(driver_for(settings.database), settings, asynchronous=False)
         manager = cls(settings, context, driver, owner=True)
         if urls.is_memory(settings.database.url):
             manager.setup()
@@ -235,6 +236,10 @@ def driver_for(settings: DatabaseSettings) -> "DbapiDriver | PostgresLike":
     match urls.dialect_name(settings.url):
         case "sqlite":
             return SqliteDriver(settings)
+        case "jsonl":
+            from lifecycle.drivers.jsonl import JsonlDriver
+
+            return JsonlDriver(settings)
         case "postgresql":
             require_postgres()
             from lifecycle.drivers.postgresql import PostgresDriver

@@ -1,7 +1,9 @@
 """What opening a manager of either kind takes."""
 
 import importlib.util
+from typing import Any
 
+from lifecycle import urls
 from lifecycle.errors import ConfigError
 from lifecycle.settings import Settings
 
@@ -9,6 +11,19 @@ from lifecycle.settings import Settings
 def settings_for(url: str | Settings) -> Settings:
     """Complete settings for a URL; settings as they are."""
     return url if isinstance(url, Settings) else Settings(database={"url": url})
+
+
+def behind_cache(driver: Any, settings: Settings, *, asynchronous: bool) -> Any:
+    """The driver behind the cache that the settings name; itself where there is none, or nothing that it could spare.
+
+    A database in memory and a directory of JSONL files are one process's, and as quick to ask as a cache.
+    """
+    url = settings.database.url
+    if settings.cache.url is None or urls.is_memory(url) or urls.dialect_name(url) == urls.JSONL:
+        return driver
+    from lifecycle.cache.driver import AsyncCachedDriver, CachedDriver
+
+    return AsyncCachedDriver(driver, settings) if asynchronous else CachedDriver(driver, settings)
 
 
 def require_postgres() -> None:

@@ -4,12 +4,15 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle.documents import encode, surrogate_problem
 from lifecycle.errors import InvalidArgument, LimitExceeded
 from lifecycle.policies import Policies
 from lifecycle.settings import Settings
+
+if TYPE_CHECKING:
+    from lifecycle.archive.store import Archive
 
 Hook = Callable[..., Any]
 
@@ -56,6 +59,16 @@ class Context:
         if isinstance(self.scope, str):
             return self.scope
         raise InvalidArgument("this manager is open for all tenants: call .for_tenant(name) to work on a session")
+
+    @property
+    def archive(self) -> "Archive | None":
+        """Where sessions are written before they are removed, or None."""
+        section = self.settings.archive
+        if section.directory is None:
+            return None
+        from lifecycle.archive.store import Archive
+
+        return Archive(section.directory, section.compression)
 
     @property
     def tenant_or_all(self) -> str | None:

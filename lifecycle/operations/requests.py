@@ -49,6 +49,13 @@ class CreateSession(OfSession):
 
 
 @dataclass(slots=True)
+class CreateSessions(Request):
+    """Create sessions, each with its first messages, in one transaction: which were made; those that exist stay."""
+
+    items: tuple[tuple[CreateSession, "AddMessages | None"], ...]
+
+
+@dataclass(slots=True)
 class GetSession(OfSession):
     """Read one session: its row or None."""
 
@@ -165,6 +172,8 @@ class DeleteSessions(Request):
     force: bool
     descendants: bool = False
     end_first: bool = False
+    # Where they are written first; None removes them for good.
+    archive: Any = None
 
 
 @dataclass(slots=True)
@@ -370,15 +379,41 @@ class OldestDue(Request):
     due: Due
 
 
+class SweptIds(list[str]):
+    """The ids that a sweep acted on; `keys` says whose they are."""
+
+    __slots__ = ("keys",)
+
+    def __init__(self, keys: list[tuple[str, str]]) -> None:
+        super().__init__(session_id for _, session_id in keys)
+        self.keys = keys
+
+    @classmethod
+    def of(cls, rows: list[Row]) -> "SweptIds":
+        """Those of rows with a session's key."""
+        return cls([(row["tenant"], row["session_id"]) for row in rows])
+
+
 @dataclass(slots=True)
 class SweepBatch(Request):
-    """Act on at most `limit` due rows in one transaction: the ids acted on."""
+    """Act on at most `limit` due rows in one transaction: the ids acted on, as `SweptIds`."""
 
     due: Due
     limit: int
     reason: str | None
     actor: str | None
     retention: SecondsMap = ("{}", None)
+    # Where what is removed is written first; None removes it for good.
+    archive: Any = None
+
+
+@dataclass(slots=True)
+class EraseArchived(Request):
+    """Erase a user's sessions from the archive: the number of sessions."""
+
+    archive: Any
+    tenant: str
+    user_id: str
 
 
 @dataclass(slots=True)

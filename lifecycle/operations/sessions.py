@@ -24,6 +24,7 @@ from lifecycle.operations.requests import (
     CreateSession,
     DeleteSessions,
     DuplicateKey,
+    EraseArchived,
     GetHistory,
     GetSession,
     GetStats,
@@ -170,7 +171,8 @@ def delete_session(
     """Remove the session with all it owns; False when there is none.
 
     `soft` hides it instead, until its retention ends or `undelete_session` brings it back.
-    A protected or leased session needs `force`. Raises `SessionProtected`, `SessionBusy`.
+    A protected or leased session needs `force`. With an archive (config: `archive.directory`) it is written there
+    first. Raises `SessionProtected`, `SessionBusy`, and `FileUnavailable`: then it was not removed.
     """
     session_id = context.check_id(session_id)
     key = (context.tenant, session_id)
@@ -178,7 +180,8 @@ def delete_session(
         retention = {state: context.policies.retention_map(state) for state in states.TERMINAL}
         row = yield SoftDelete(*key, True, context.check_short(actor, "actor"), retention, force)
         return row is not None
-    removed = yield DeleteSessions((key,), context.check_short(actor, "actor"), None, force)
+    actor = context.check_short(actor, "actor")
+    removed = yield DeleteSessions((key,), actor, None, force, archive=context.archive)
     return bool(removed)
 
 
@@ -196,7 +199,11 @@ def undelete_session(context: Context, session_id: str, *, actor: str | None = N
 
 
 def delete_user(context: Context, user_id: str, *, actor: str | None = None) -> Steps[int]:
-    """Remove every session of a user, protected and soft-deleted ones too; the number removed."""
+    """Remove every session of a user, protected and soft-deleted ones too; the number removed.
+
+    They are not written to the archive, and those that are in it are erased from it. Raises `FileUnavailable` and
+    `InvalidFile` when they cannot be: call it again.
+    """
     user_id = context.check_id(user_id, "user_id")
     total = 0
     while True:
@@ -204,9 +211,13 @@ def delete_user(context: Context, user_id: str, *, actor: str | None = None) -> 
             context.tenant, {"user_id": user_id, "deleted": True}, "session_id", False, 200, 0, None, False
         )
         if not found:
-            return total
+            break
         keys = tuple((row["tenant"], row["session_id"]) for row in found)
         total += yield DeleteSessions(keys, context.check_short(actor, "actor"), "user deleted", True)
+    archive = context.archive
+    if archive is not None:
+        yield EraseArchived(archive, context.tenant, user_id)
+    return total
 
 
 def list_sessions(

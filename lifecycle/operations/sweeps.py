@@ -23,6 +23,7 @@ from lifecycle.operations.sessions import Duration, _duration
 from lifecycle.operations.typing import Steps
 
 BATCH = 500
+_REMOVING = ("prune_sessions", "delete_ghosts")
 _LISTED = 1000
 
 
@@ -44,12 +45,13 @@ def sweep(
     ids: list[str] = []
     count = batches = 0
     complete = True
+    archive = context.archive if due.sweep in _REMOVING else None
     if dry_run:
         count, oldest, at = yield CountDue(due)
     else:
         oldest, at = yield OldestDue(due)
         while oldest is not None:
-            done = yield SweepBatch(due, batch, reason, actor, retention)
+            done = yield SweepBatch(due, batch, reason, actor, retention, archive)
             batches += bool(done)
             count += len(done)
             ids.extend(done[: _LISTED - len(ids)])
@@ -113,7 +115,8 @@ def prune_sessions(
     """Remove finished sessions with all they own, once their retention has passed.
 
     With `older_than`, those that ended at least so long ago, whatever their retention; with `states` naming active
-    or suspended, those without activity for so long. Never a protected or leased one.
+    or suspended, those without activity for so long. Never a protected or leased one. With an archive (config:
+    `archive.directory`) they are written there first. Raises `FileUnavailable`: then nothing of the batch was removed.
     """
     chosen = _check_states(states)
     seconds = _duration(older_than, "older_than")
@@ -206,7 +209,7 @@ def cleanup_after_delegation(
         raise InvalidArgument(f"session {session_id!r} has no parent, so it is no sub-session: use delete_session")
     removed = yield DeleteSessions(
         ((context.tenant, session_id),), context.check_short(actor, "actor"), reason, False, descendants=True,
-        end_first=True,
+        end_first=True, archive=context.archive,
     )  # fmt: skip
     return SweepReport.of(
         {

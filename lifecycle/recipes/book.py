@@ -4,13 +4,36 @@ from collections.abc import Callable
 from typing import Any
 
 from lifecycle.operations import requests as r
-from lifecycle.recipes import bulk, keyed, lists, mariadb_watching, postgresql, postgresql_leases, sweeps, watching
-from lifecycle.recipes.portable import base, claims, daemon, leases, messages, moves, people, saving, sessions
+from lifecycle.recipes import (
+    archiving,
+    bulk,
+    keyed,
+    lists,
+    mariadb_watching,
+    postgresql,
+    postgresql_importing,
+    postgresql_leases,
+    sweeps,
+    watching,
+)
+from lifecycle.recipes.portable import (
+    base,
+    claims,
+    daemon,
+    importing,
+    leases,
+    messages,
+    moves,
+    people,
+    saving,
+    sessions,
+)
 from lifecycle.recipes.statement import Single
 
 PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     **{kind: keyed.recipe(single) for kind, single in keyed.READS.items()},
     r.CreateSession: sessions.create_session,
+    r.CreateSessions: importing.create_sessions,
     r.SaveState: saving.save_state,
     r.GetToken: saving.get_token,
     r.Move: moves.move,
@@ -43,6 +66,7 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.CountDue: sweeps.count_due,
     r.OldestDue: sweeps.oldest_due,
     r.SweepBatch: sweeps.sweep_batch,
+    r.EraseArchived: archiving.erase_archived,
     r.Trim: sweeps.trim,
     r.Restamp: sweeps.restamp,
     r.BeatWorker: daemon.beat_worker,
@@ -55,7 +79,11 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
 
 # What a dialect does better in its own way.
 RECIPES: dict[str, dict[type[r.Request], Callable[[Any], base.Recipe]]] = {
-    "postgresql": {**PORTABLE, r.SweepBatch: bulk.sweep_batch},
+    "postgresql": {
+        **PORTABLE,
+        r.CreateSessions: postgresql_importing.create_sessions,
+        r.SweepBatch: bulk.sweep_batch,
+    },
     "sqlite": PORTABLE,
     "mysql": {
         **PORTABLE,

@@ -12,7 +12,8 @@ from lifecycle import states
 from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
 from lifecycle.recipes import sweeps
-from lifecycle.recipes.portable.base import NOW, Recipe, bound, is_in, p
+from lifecycle.recipes.archiving import removing
+from lifecycle.recipes.portable.base import NOW, Recipe, Row, bound, is_in, p
 from lifecycle.recipes.postgresql import TEXTS, audit_of, moved_values
 from lifecycle.recipes.statement import Statement
 
@@ -21,14 +22,18 @@ _FINISH = {"expire_idle": "expire", "cleanup_stale_sessions": "end"}
 _REMOVE = ("prune_sessions", "delete_ghosts")
 
 
-def _due(due: r.Due) -> Any:
+def _due(due: r.Due, *chosen_columns: Any) -> Any:
     _, match, order = sweeps.predicate(due)
-    chosen = sa.select(S.tenant, S.session_id, S.state.label("from_state")).where(match)
+    chosen = sa.select(*(chosen_columns or (S.tenant, S.session_id, S.state.label("from_state")))).where(match)
     return chosen.order_by(order).limit(p("limit", sa.Integer())).with_for_update(skip_locked=True)
 
 
 def _pick(due: r.Due) -> Statement:
     return Statement(_due(due))
+
+
+def _pick_whole(due: r.Due) -> Statement:
+    return Statement(_due(due, *t.sessions.c))
 
 
 def _finish(due: r.Due) -> Statement:
@@ -47,7 +52,7 @@ def _finish(due: r.Due) -> Statement:
         .cte("moved")
     )
     audit = audit_of(moved, sa.literal_column(f"'{trigger}'"), moved.c.from_state, moved.c.state)
-    return Statement(sa.select(moved.c.session_id).add_cte(audit))
+    return Statement(sa.select(moved.c.tenant, moved.c.session_id).add_cte(audit))
 
 
 def _keys() -> Any:
@@ -85,11 +90,15 @@ def sweep_batch(request: r.SweepBatch) -> Recipe:
     if due.sweep in _FINISH:
         retention = bound({"retention_map": request.retention[0], "retention_default": request.retention[1]})
         done = yield sweeps.statement(_finish, due), values | note | retention
-        return [row["session_id"] for row in done]
-    picked = yield sweeps.statement(_pick, due), values
+        return r.SweptIds.of(done)
+    picked = yield sweeps.statement(_pick if request.archive is None else _pick_whole, due), values
+    yield from removing(picked, request, lambda: _remove(picked, note))
+    return r.SweptIds.of(picked)
+
+
+def _remove(picked: list[Row], note: Row) -> Recipe:
     if picked:
         keys = bound({"tenants": [row["tenant"] for row in picked], "ids": [row["session_id"] for row in picked]})
         for statement in _DROPS:
             yield statement, keys
         yield _BURY, keys | note
-    return [row["session_id"] for row in picked]

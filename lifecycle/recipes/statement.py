@@ -133,6 +133,13 @@ class Single:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """A function to call in the middle of a transaction, for what it returns; it may wait for the disk."""
+
+    function: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Many:
     """One statement executed for each set of values, its rows left unread."""
 

@@ -164,7 +164,7 @@ def sweep_batch(request: r.SweepBatch) -> Recipe:
             yield Many(_REAP, [_reap_key(row) | values_of(request.due, at) for row in found])
         case _:
             yield from drop([row | {"now": at} for row in found], request)
-    return [row["session_id"] for row in found]
+    return r.SweptIds.of(found)
 
 
 def finish(found: list[Row], at: datetime, request: r.SweepBatch, trigger: str) -> Recipe:
@@ -221,8 +221,8 @@ def _expire_approvals(found: list[Row], request: r.SweepBatch) -> Recipe:
         fresh = yield APPROVAL, own | {"p_approval_id": seen["approval_id"]}
         if fresh and fresh[0]["state"] == "pending":
             yield from decide(row, fresh[0], "expired", request.actor, request.reason)
-            expired.append(seen["session_id"])
-    return expired
+            expired.append(seen)
+    return r.SweptIds.of(expired)
 
 
 _TRIM = {

@@ -1,16 +1,20 @@
 """Where sessions are stored."""
 
+import re
+
 from pydantic import field_validator
 
 from lifecycle.settings.section import Section
 from lifecycle.settings.values import Count, Seconds
+
+_SCHEMES = ("sqlite", "jsonl", "postgresql", "mariadb", "mysql")
 
 
 class DatabaseSettings(Section):
     """Where sessions are stored, and how long to wait for it."""
 
     url: str = "sqlite:///lifecycle.db"
-    """An SQLAlchemy URL: sqlite, postgresql, mariadb or mysql."""
+    """An SQLAlchemy URL: sqlite, postgresql, mariadb or mysql; or jsonl, a directory of files for one process."""
     pool_size: Count = 8
     """Connections kept open per process."""
     connect_timeout: Seconds = 5
@@ -28,6 +32,13 @@ class DatabaseSettings(Section):
     @classmethod
     def _known_database(cls, url: str) -> str:
         scheme, separator, _ = url.partition("://")
-        if not separator or scheme.partition("+")[0] not in ("sqlite", "postgresql", "mariadb", "mysql"):
-            raise ValueError("must be a URL that starts with sqlite://, postgresql://, mariadb:// or mysql://")
+        if not separator or scheme.partition("+")[0] not in _SCHEMES:
+            raise ValueError(
+                "must be a URL that starts with sqlite://, jsonl://, postgresql://, mariadb:// or mysql://"
+            )
+        if scheme == "jsonl" and not re.fullmatch(r"jsonl:///[^?#]+", url):
+            raise ValueError(
+                "jsonl:// takes a directory and nothing else, as in jsonl:///sessions (relative) or"
+                " jsonl:////var/lib/sessions (absolute)"
+            )
         return url

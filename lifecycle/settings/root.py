@@ -9,7 +9,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from lifecycle.errors import ConfigError
 from lifecycle.log import Format, Level, mask_passwords
 from lifecycle.policies import Policies
+from lifecycle.settings.archive import ArchiveSettings
+from lifecycle.settings.cache import CacheSettings
 from lifecycle.settings.database import DatabaseSettings
+from lifecycle.settings.directories import DirectoriesSettings
 from lifecycle.settings.limits import LimitsSettings
 from lifecycle.settings.mistakes import explain, unknown
 from lifecycle.settings.policies import PoliciesSettings
@@ -56,12 +59,18 @@ class Settings(BaseSettings):
 
     database: DatabaseSettings = DatabaseSettings()
     """Where sessions are stored."""
+    cache: CacheSettings = CacheSettings()
+    """What answers reads by key in the database's place."""
     policies: PoliciesSettings = PoliciesSettings()
     """How long sessions may idle, live and be kept."""
     limits: LimitsSettings = LimitsSettings()
     """Bounds on what callers pass."""
     worker: WorkerSettings = WorkerSettings()
     """The daemon and its jobs."""
+    archive: ArchiveSettings = ArchiveSettings()
+    """Where sessions are written before they are removed."""
+    directories: DirectoriesSettings = DirectoriesSettings()
+    """Directories in which agents keep sessions in files."""
     housekeeping: HousekeepingSettings = HousekeepingSettings()
     """How long small leftovers are kept."""
     logging: LoggingSettings = LoggingSettings()
@@ -102,4 +111,6 @@ class Settings(BaseSettings):
         """Return every setting as it would stand in the file, for `lifecycle config show`: no passwords."""
         shown = self.model_dump(mode="json")
         shown["database"]["url"] = mask_passwords(self.database.url)
+        if self.cache.url is not None:
+            shown["cache"]["url"] = mask_passwords(self.cache.url)
         return shown

@@ -106,6 +106,8 @@ class JobsSettings(Section):
     """Expires approval requests nobody answered in time."""
     reap_connections: Annotated[ReapJobSettings, _runs_every(60)] = ReapJobSettings(every=60)
     """Closes connections that fell silent."""
+    sync_directories: Annotated[JobSettings, _runs_every(30)] = JobSettings(every=30)
+    """Brings what changed in `directories.roots` into the database; without a root it does not run."""
 
     def by_name(self) -> dict[str, JobSettings]:
         """Return each job's settings by its name."""

@@ -10,6 +10,7 @@ from lifecycle import deadlines, states
 from lifecycle.errors import SessionBusy, SessionProtected
 from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
+from lifecycle.recipes.archiving import removing
 from lifecycle.recipes.portable.base import (
     LOCK,
     NOW,
@@ -126,9 +127,12 @@ def delete_sessions(request: r.DeleteSessions) -> Recipe:
 
 
 def drop(found: list[Row], request: Any) -> Recipe:
-    """Remove locked sessions with all they own."""
-    if not found:
-        return
+    """Remove locked sessions with all they own, behind writing them to the archive if there is one."""
+    if found:
+        yield from removing(found, request, lambda: _drop(found, request))
+
+
+def _drop(found: list[Row], request: Any) -> Recipe:
     keys = [{"p_tenant": row["tenant"], "p_session_id": row["session_id"]} for row in found]
     for statement in DROPS:
         yield Many(statement, keys)

@@ -1,0 +1,1 @@
+"""The archive: sessions are written here before they are removed, and can be brought back."""

@@ -1,0 +1,35 @@
+"""Which sessions are never removed from disk, unless forced."""
+
+import os
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+from lifecycle.directories.layout import database_id
+
+CALLER: Final = "LIFECYCLE_SESSION_ID"
+"""The environment variable that names the session in which a command runs."""
+
+
+class Guard:
+    """Knows what is protected: the agents' main sessions, the caller's own, and what is listed."""
+
+    def __init__(self, protected: Iterable[str], *, force: bool = False) -> None:
+        self._protected = list(protected)
+        self._caller = os.environ.get(CALLER) or None
+        self._force = force
+
+    def reason(self, agent_id: str, session_id: str, keys: Iterable[str]) -> str | None:
+        """Why a session may not be removed; None if it may. The caller's own is named by id or by key."""
+        if self._force:
+            return None
+        keys = list(keys)
+        names = (session_id, database_id(agent_id, session_id), *keys)
+        if f"agent:{agent_id}:main" in keys:
+            return f"it is the main session of agent {agent_id}"
+        if self._caller in names:
+            return f"it is the session this runs in ({CALLER})"
+        for pattern in self._protected:
+            if any(name == pattern or fnmatchcase(name, pattern) for name in names):
+                return f"it is protected ({pattern})"
+        return None
