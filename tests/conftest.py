@@ -1,6 +1,7 @@
 """The databases that tests run on.
 
-`database_url` gives a test a fresh, empty database of every kind in turn, `migrated_url` one with the schema in place.
+`database_url` gives a test a fresh, empty database of every kind in turn, `migrated_url` one with the schema in place,
+or a directory of JSONL files, which is one process's; `shared_url` is for tests in which other processes take part.
 Servers start when the first test of a worker process asks for them. A server that this machine does not have skips the
 tests that need it, or fails them when LIFECYCLE_TESTS_REQUIRE_SERVERS=1 says that it should be there.
 """
@@ -18,8 +19,10 @@ from typing import Any
 import pytest
 
 from tests.servers import MariaDBServer, PostgresServer, ServerUnavailable, find_mariadb, find_postgres
+from tests.valkey import ValkeyServer, find_valkey
 
 DATABASES = ("sqlite", "postgresql", "postgresql15", "mariadb")
+STORES = (*DATABASES, "jsonl")
 
 # These servers are never meant to survive the machine, only their own crashes, and fsync does nothing for that.
 # Commits are as synchronous as ever.
@@ -45,6 +48,20 @@ def postgres15_server() -> Iterator[PostgresServer]:
 def mariadb_server() -> Iterator[MariaDBServer]:
     """MariaDB, shared by the tests of a worker process."""
     with MariaDBServer(_found(find_mariadb), settings=MARIADB_SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """A Valkey server, shared by the tests of a worker process; a test that hurts one starts its own."""
+    with ValkeyServer(_found(find_valkey)) as server:
+        yield server
+
+
+@pytest.fixture
+def own_valkey() -> Iterator[ValkeyServer]:
+    """A Valkey server that a test may hurt."""
+    with ValkeyServer(_found(find_valkey)) as server:
         yield server
 
 
@@ -120,16 +137,29 @@ def migrated_mariadb_url(mariadb_server: MariaDBServer, mariadb_migrated: str) -
     return mariadb_server.url(mariadb_migrated)
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture
+def jsonl_url(tmp_path: Path) -> str:
+    """The URL of a directory of JSONL files that does not exist yet."""
+    return f"jsonl:///{tmp_path / 'store'}"
+
+
+@pytest.fixture
+def migrated_jsonl_url(jsonl_url: str) -> str:
+    """The URL of a directory of JSONL files with the schema in place."""
+    _migrate(jsonl_url)
+    return jsonl_url
+
+
+@pytest.fixture(params=STORES)
 def migrated_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a database with the schema in place and no rows, of each kind in turn."""
-    fixtures = {
-        "sqlite": "migrated_sqlite_url",
-        "postgresql": "migrated_postgres_url",
-        "postgresql15": "migrated_postgres15_url",
-        "mariadb": "migrated_mariadb_url",
-    }
-    return str(request.getfixturevalue(fixtures[request.param]))
+    """The URL of a store with the schema in place and no rows, of each kind in turn."""
+    return _migrated_url(request)
+
+
+@pytest.fixture(params=DATABASES)
+def shared_url(request: pytest.FixtureRequest) -> str:
+    """The URL of a database with the schema in place that any number of processes may use, of each kind in turn."""
+    return _migrated_url(request)
 
 
 @pytest.fixture(params=["sync", "async"])
@@ -179,6 +209,17 @@ def mariadb_migrated(mariadb_server: MariaDBServer) -> str:
     name = "migrated"
     _migrate(mariadb_server.create_database(name))
     return name
+
+
+def _migrated_url(request: pytest.FixtureRequest) -> str:
+    fixtures = {
+        "sqlite": "migrated_sqlite_url",
+        "postgresql": "migrated_postgres_url",
+        "postgresql15": "migrated_postgres15_url",
+        "mariadb": "migrated_mariadb_url",
+        "jsonl": "migrated_jsonl_url",
+    }
+    return str(request.getfixturevalue(fixtures[request.param]))
 
 
 def _found(find: Callable[[], Path]) -> Path:

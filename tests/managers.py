@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lifecycle import AsyncSessionManager, SessionManager, Settings, urls
+from lifecycle import AsyncSessionManager, SessionManager, Settings, migrate
 from lifecycle.lease_context import AsyncLeaseContext
 
 
@@ -67,9 +67,14 @@ def opened(settings: Settings, kind: str) -> Iterator[Any]:
         loop.close()
 
 
-def backdate(url: str, table: sa.Table, **values: Any) -> None:
-    """Move the clock: write times into every row."""
-    engine = sa.create_engine(urls.engine_url(url))
-    with engine.begin() as connection:
-        connection.execute(sa.update(table).values(values))
-    engine.dispose()
+def backdate(url: str, table: sa.Table, *where: sa.ColumnElement[bool], **values: Any) -> None:
+    """Move the clock: write times into every row, or those that are meant."""
+    with connected(url) as connection:
+        connection.execute(sa.update(table).where(*where).values(values))
+
+
+@contextlib.contextmanager
+def connected(url: str) -> Iterator[sa.Connection]:
+    """A transaction of the test's own, behind the managers' backs."""
+    with migrate.connected(url) as connection, connection.begin():
+        yield connection

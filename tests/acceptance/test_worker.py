@@ -49,7 +49,8 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 def configured(url: str, *, worker: dict[str, Any] | None = None, **job: Any) -> dict[str, Any]:
     """Settings in which every job runs each second; `job` are those of expire_idle."""
-    jobs = {name: {"every": 1} for name in ("prune_sessions", "delete_ghosts", "expire_approvals", "reap_connections")}
+    names = ("prune_sessions", "delete_ghosts", "expire_approvals", "reap_connections", "sync_directories")
+    jobs = {name: {"every": 1} for name in names}
     return {
         "database": {"url": url},
         "worker": {"heartbeat": 1, "jobs": jobs | {"expire_idle": {"every": 1} | job}, **(worker or {})},

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from lifecycle import SessionManager, Settings, StorageUnavailable
+from tests.managers import opened
 from tests.servers import MariaDBServer, PostgresServer, find_mariadb, find_postgres
 
 
@@ -151,3 +152,22 @@ def test_a_killed_database_loses_no_acknowledged_save(kind: str) -> None:
             for session_id in ids:
                 check(manager, session_id, acknowledged[session_id])
                 assert manager.save_state(session_id, step=1) > len(acknowledged[session_id])
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("database", ["postgresql", "mariadb"])
+def test_a_database_that_is_back_is_used_at_once(database: str, kind: str) -> None:
+    """However long it was away: no pause between the attempts grows with the outage."""
+    server: PostgresServer | MariaDBServer
+    server = PostgresServer(find_postgres(18)) if database == "postgresql" else MariaDBServer(find_mariadb())
+    with server:
+        url = server.create_database("away")
+        with opened(Settings(database={"url": url, "connect_timeout": 1}), kind) as manager:
+            manager.setup()
+            manager.create_session(session_id="s")
+            server.kill()
+            for _ in range(8):
+                with pytest.raises(StorageUnavailable):
+                    manager.get_session("s")
+            server.start()
+            assert manager.get_session("s") is not None

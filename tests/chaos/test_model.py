@@ -39,9 +39,9 @@ from lifecycle import (
     TokenReused,
     VersionConflict,
     states,
-    urls,
 )
 from lifecycle.models import tables as t
+from tests.managers import connected
 
 PAST = datetime.now(UTC) - timedelta(days=400)
 
@@ -197,7 +197,7 @@ class Sessions(RuleBasedStateMachine):
     """Sessions of one tenant, beside their model."""
 
     manager_of_all: ClassVar[SessionManager]
-    engine: ClassVar[sa.Engine]
+    url: ClassVar[str]
 
     def __init__(self) -> None:
         super().__init__()
@@ -698,7 +698,7 @@ class Sessions(RuleBasedStateMachine):
         """Write a time long past into columns, where all of them have one."""
         there = [t.sessions.c[name].is_not(None) for name in columns]
         key = (t.sessions.c.tenant == self.tenant, t.sessions.c.session_id == session_id)
-        with self.engine.begin() as connection:
+        with connected(self.url) as connection:
             connection.execute(sa.update(t.sessions).where(*key, *there).values(dict.fromkeys(columns, PAST)))
 
     def sweep(self, call: Callable[..., Any], due: set[str], batch: int) -> None:
@@ -813,7 +813,7 @@ class Sessions(RuleBasedStateMachine):
         """At the end all sessions are as they should be, and nothing is left of those that are gone."""
         self.touched |= set(self.models) | set(self.log)
         self.the_touched_are_as_the_model_says()
-        with self.engine.connect() as connection:
+        with connected(self.url) as connection:
             for table in t.CHILDREN:
                 chosen = sa.select(table.c.session_id).where(table.c.tenant == self.tenant)
                 assert set(connection.scalars(chosen)) <= set(self.models), table.name
@@ -837,18 +837,14 @@ def chosen_settings() -> hypothesis.settings:
 
 def test_any_sequence_of_calls_leaves_what_the_model_says(migrated_url: str) -> None:
     """Whatever is called in whatever order, the manager gives back what the model expects."""
-    engine_of_url = sa.create_engine(urls.engine_url(migrated_url))
     settings = Settings(database={"url": migrated_url}, policies=POLICIES)
     with SessionManager.open(settings) as opened:
 
         class SessionsHere(Sessions):
             manager_of_all = opened
-            engine = engine_of_url
+            url = migrated_url
 
-        try:
-            run_state_machine_as_test(SessionsHere, settings=chosen_settings())
-        finally:
-            engine_of_url.dispose()
+        run_state_machine_as_test(SessionsHere, settings=chosen_settings())
 
 
 def test_messages_are_added_all_or_none(migrated_url: str) -> None:

@@ -30,12 +30,12 @@ with SessionManager.open(sys.argv[1]) as manager, manager.lease("s", ttl=1, hear
 
 
 @pytest.mark.parametrize("taken_over", [True, False])
-def test_a_stopped_holder_ends_in_lease_lost(migrated_url: str, *, taken_over: bool) -> None:
+def test_a_stopped_holder_ends_in_lease_lost(shared_url: str, *, taken_over: bool) -> None:
     """Whether somebody took over meanwhile or nobody did."""
-    with SessionManager.open(migrated_url) as manager:
+    with SessionManager.open(shared_url) as manager:
         manager.create_session(session_id="s")
         with subprocess.Popen(
-            [sys.executable, "-c", HOLDER, migrated_url], env=os.environ | {"PYTHONPATH": str(ROOT)},
+            [sys.executable, "-c", HOLDER, shared_url], env=os.environ | {"PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         ) as holder:  # fmt: skip
             assert holder.stdin is not None

@@ -1,4 +1,4 @@
-"""What every store must do alike: one suite on SQLite, PostgreSQL (18 and 15) and MariaDB, sync and async."""
+"""What every store must do alike: one suite on SQLite, PostgreSQL (18 and 15), MariaDB and JSONL files, sync and async."""
 
 import json
 import math
@@ -28,10 +28,9 @@ from lifecycle import (
     TokenReused,
     VersionConflict,
     states,
-    urls,
 )
 from lifecycle.models import tables as t
-from tests.managers import backdate, opened
+from tests.managers import backdate, connected, opened
 
 PAST = datetime.now(UTC) - timedelta(days=400)
 ODD_IDS = ["it's", 'say "hi"', "a/b\\c", "trailing ", "é😀", "x" * 255, "%_", ":p_tenant", "TRAILING "]
@@ -316,11 +315,9 @@ def test_sweeps_take_what_is_due_and_nothing_else(manager: Any, migrated_url: st
     for name in ("idle", "kept", "held", "fresh"):
         manager.create_session(session_id=name, protected=name == "kept", context={})
     backdate(migrated_url, t.sessions, expires_at=PAST)
-    engine = sa.create_engine(urls.engine_url(migrated_url))
-    with engine.begin() as connection:
+    with connected(migrated_url) as connection:
         lease = {"lease_holder": "h", "lease_expires_at": datetime.now(UTC) + timedelta(hours=1)}
         connection.execute(sa.update(t.sessions).where(t.sessions.c.session_id == "held").values(lease))
-    engine.dispose()
     manager.touch_session("fresh")
     with pytest.raises(SessionBusy):
         manager.save_state("held", step=1)
@@ -451,11 +448,9 @@ def test_a_long_history_of_checkpoints_goes_in_parts(migrated_url: str, way: str
     with opened(keeping(migrated_url, short={"keep_last": 1}), way) as manager:
         manager.create_session(session_id="s", kind="short")
         backdate(migrated_url, t.sessions, next_seq=old + 1)
-        engine = sa.create_engine(urls.engine_url(migrated_url))
-        with engine.begin() as connection:
+        with connected(migrated_url) as connection:
             row = {"tenant": "", "session_id": "s", "label": "old", "version": 1, "created_at": PAST}
             connection.execute(sa.insert(t.checkpoints), [row | {"seq": seq} for seq in range(1, old + 1)])
-        engine.dispose()
         first = manager.checkpoint("s", "first")
         assert [one.seq for one in manager.list_checkpoints("s")] == [*range(1025, old + 1), first.seq]
         manager.checkpoint("s", "second")

@@ -358,13 +358,13 @@ def noted(file: Path) -> list[list[str]]:
     return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
-def test_a_watcher_that_was_killed_goes_on(migrated_url: str, tmp_path: Path) -> None:
+def test_a_watcher_that_was_killed_goes_on(shared_url: str, tmp_path: Path) -> None:
     """From the last cursor it noted: every event is in its notes once. A watcher that is interrupted stops."""
     file = tmp_path / "seen"
-    with SessionManager.open(migrated_url) as manager:
+    with SessionManager.open(shared_url) as manager:
         for i in range(20):
             manager.create_session(session_id=f"s{i}")
-        watcher = start_watcher(migrated_url, file, "")
+        watcher = start_watcher(shared_url, file, "")
         until(lambda: len(noted(file)) >= 5)
         for i in range(20):
             manager.suspend_session(f"s{i}")
@@ -374,7 +374,7 @@ def test_a_watcher_that_was_killed_goes_on(migrated_url: str, tmp_path: Path) ->
         for i in range(20):
             manager.end_session(f"s{i}")
         again = tmp_path / "again"
-        watcher = start_watcher(migrated_url, again, lines[-1][2])
+        watcher = start_watcher(shared_url, again, lines[-1][2])
         until(lambda: len(lines) + len(noted(again)) >= 60)
         watcher.send_signal(signal.SIGINT)
         _, told = watcher.communicate(timeout=PATIENCE)

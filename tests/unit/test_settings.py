@@ -392,6 +392,7 @@ class TestJobs:
             "delete_ghosts": 300,
             "expire_approvals": 30,
             "reap_connections": 60,
+            "sync_directories": 30,
         }
         assert {(job.cron, job.enabled, job.batch, job.budget, job.slices) for job in jobs.values()} == {
             (None, True, 500, 20, 1)
