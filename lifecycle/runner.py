@@ -290,11 +290,12 @@ class SessionRunner:
         if isinstance(run, AsyncRun):
             if self._loop is None:  # pragma: no cover - started ahead of the first claim
                 raise LifecycleError("the runner's event loop is gone")
-            future = asyncio.run_coroutine_threadsafe(handler(run), self._loop)
+            future = asyncio.run_coroutine_threadsafe(_awaited(handler, run), self._loop)
             run.cancel = future.cancel
             future.result()
         else:
-            handler(run)
+            with _exits():
+                handler(run)
 
     def _rescue_ends(self, run: Run, options: HandlerOptions) -> bool:
         """Apply the rescue policy to a session whose process died; whether its handler is not to be called."""
@@ -411,6 +412,24 @@ class SessionRunner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+class HandlerExited(Exception):
+    """A handler called `sys.exit`: that ends its try as any failure does, and not the runner."""
+
+
+@contextlib.contextmanager
+def _exits() -> Iterator[None]:
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise HandlerExited(repr(error)) from error
+
+
+async def _awaited(handler: Handler, run: AsyncRun) -> None:
+    # Out of a task of its own these would end the event loop, and all handlers in it would hang.
+    with _exits():
+        await handler(run)
 
 
 def _held_by(holder: str) -> Any:

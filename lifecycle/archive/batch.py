@@ -27,7 +27,11 @@ class Batch:
     ) -> None:
         self._removed = {"at": datetime.now(UTC).isoformat(), "reason": reason, "actor": actor}
         self._file = NewFile(path, compression)
-        self._index = NewFile(path.with_name(path.name + INDEX), "none")
+        try:
+            self._index = NewFile(path.with_name(path.name + INDEX), "none")
+        except BaseException:
+            self._file.discard()
+            raise
         self._name = path.name
         self._writer = Writer(self._file, schema, **{REMOVED: self._removed})
 
@@ -62,5 +66,5 @@ class Batch:
 
     def discard(self) -> None:
         """Take it back: what it holds was not removed."""
-        self._file.discard()
-        self._index.discard()
+        self._file.take_back()
+        self._index.take_back()

@@ -41,8 +41,9 @@ def erase(file: Path, gone: set[Key], kept: list[Entry]) -> None:
         _write_index(index, kept)
         return
     with file_errors(file, "remove"):
-        file.unlink(missing_ok=True)
+        # Without an index the file itself is looked through: an erasing that was interrupted here can be repeated.
         index.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         sync_directory(file.parent)
 
 

@@ -13,7 +13,7 @@ from typing import Final
 from lifecycle.archive.batch import Batch
 from lifecycle.archive.entry import Entry, needle, read_index
 from lifecycle.archive.erasing import erase, locked
-from lifecycle.errors import FileUnavailable, InvalidFile, NotFound
+from lifecycle.errors import FileUnavailable, InvalidFile, LifecycleError, NotFound
 from lifecycle.transfer.compression import SUFFIXES, Compression
 from lifecycle.transfer.files import file_errors, reading, sync_directory
 from lifecycle.transfer.format import BLOCK, Line, Reader
@@ -103,8 +103,12 @@ class Archive:
         raise InvalidFile(str(file), f"session {entry.session_id!r} is in its index and not in it")
 
     def erase(self, tenant: str, user_id: str) -> int:
-        """Erase a user's sessions, each copy of them: the number of copies. Raises `FileUnavailable`, `InvalidFile`."""
+        """Erase a user's sessions, each copy of them: the number of copies.
+
+        Raises `FileUnavailable` and `InvalidFile` when it could not be done in one file; in all others it was.
+        """
         erased = 0
+        problem: LifecycleError | None = None
         if not self.directory.is_dir():
             return erased
         wanted = needle("user_id", user_id)
@@ -114,8 +118,14 @@ class Archive:
                     entries = read_index(file, self.name_of(file), None)
                     gone = {entry.key for entry in entries if (entry.tenant, entry.user_id) == (tenant, user_id)}
                     if gone:
-                        erase(file, gone, [entry for entry in entries if entry.key not in gone])
-                        erased += len(gone)
+                        try:
+                            erase(file, gone, [entry for entry in entries if entry.key not in gone])
+                        except (FileUnavailable, InvalidFile) as error:
+                            problem = problem or error
+                        else:
+                            erased += len(gone)
+        if problem is not None:
+            raise problem
         return erased
 
     def _make(self, day: Path) -> None:

@@ -46,11 +46,7 @@ return {ARGV[1], all, own}
 
 _FILL: Final = b"""
 local found = redis.pcall('GET', KEYS[1])
-if type(found) ~= 'string' then return 0 end
-if found ~= ARGV[1] then
-  if string.sub(found, 1, 2) ~= 'E1' then return 0 end
-  if string.sub(found, 3, 42) >= string.sub(ARGV[2], 3, 42) then return 0 end
-end
+if found ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
@@ -99,7 +95,7 @@ def is_token(value: Any) -> bool:
 
 
 def fill(key: bytes, token: bytes, entry: bytes, ttl: int) -> Ask:
-    """Put an entry where the token stands, or an older entry."""
+    """Put an entry where the token stands."""
     return Ask(("EVAL", _FILL, 1), (key,), (token, entry, ttl * 1000))
 
 

@@ -1,12 +1,14 @@
 """Which sessions are never removed from disk, unless forced."""
 
 import os
+import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
 from lifecycle.directories.layout import database_id
 
+_LIFE: Final = re.compile("~[0-9]+$")
 CALLER: Final = "LIFECYCLE_SESSION_ID"
 """The environment variable that names the session in which a command runs."""
 
@@ -15,8 +17,9 @@ class Guard:
     """Knows what is protected: the agents' main sessions, the caller's own, and what is listed."""
 
     def __init__(self, protected: Iterable[str], *, force: bool = False) -> None:
-        self._protected = list(protected)
-        self._caller = os.environ.get(CALLER) or None
+        # A session's later lives have ids of their own in the database: `a:1~2` is `a:1` on disk.
+        self._protected = [pattern for given in protected for pattern in {given, _LIFE.sub("", given)}]
+        self._caller = _LIFE.sub("", os.environ.get(CALLER) or "") or None
         self._force = force
 
     def reason(self, agent_id: str, session_id: str, keys: Iterable[str]) -> str | None:

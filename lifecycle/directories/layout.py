@@ -66,7 +66,14 @@ def agents(root: Path) -> list[Agent]:
             "name the directory that holds agents/<agentId>/sessions/"
         ) from error
     found = [Agent(name, folder / name / "sessions") for name in names]
-    return [agent for agent in found if agent.path.is_dir()]
+    return [agent for agent in found if _is_there(agent)]
+
+
+def _is_there(agent: Agent) -> bool:
+    try:
+        return agent.path.is_dir()
+    except OSError:
+        return True  # it cannot be looked into: whoever does says so, and goes on with the others
 
 
 def listing(agent: Agent) -> Listing:

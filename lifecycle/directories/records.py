@@ -79,7 +79,7 @@ def record_in(session: Session) -> Record | None:
         agent_id=agent,
         session_id=session_id,
         life=_number(found.get("life"), 1),
-        keys=list(found.get("keys") or ()),
+        keys=_list(found.get("keys")),
         digest=str(found.get("digest") or ""),
         messages=_number(found.get("messages"), -1),
         places=places,
@@ -127,3 +127,8 @@ def _size(value: Any) -> int:
 
 def _number(value: Any, default: int) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else default
+
+
+def _list(value: Any) -> list[Any]:
+    """A list as it is, and none for whatever somebody else put there."""
+    return list(value) if isinstance(value, list) else []

@@ -9,7 +9,7 @@ from typing import Final
 
 from lifecycle.directories import intents, layout
 from lifecycle.directories.index import read_index
-from lifecycle.directories.layout import Agent
+from lifecycle.directories.layout import Agent, BrokenIndex
 from lifecycle.directories.locking import clear_abandoned, locked
 from lifecycle.directories.replacement import clear_leftovers, replace, sync_directory
 from lifecycle.directories.view import DiskSession, View, path_of, view
@@ -45,12 +45,16 @@ def remove(root: Path, agent: Agent, choose: Choice, *, timeout: float) -> Remov
         for _ in range(_ATTEMPTS):
             chosen = list(choose(view(agent, root, index, layout.listing(agent))))
             if not chosen:
+                intents.clear(agent)  # an attempt before may have noted what is not to go any more
                 return removed
+            if index.facts is None:
+                raise BrokenIndex(f"{agent.index_file} is missing: without it every session looks like an orphan")
             keys = {key for one in chosen for key in one.keys}
             files = {one.session_id: list(one.files) for one in chosen}
             intents.write(agent, files)
-            if not keys or (index.facts and replace(agent.index_file, index.without(keys), index.facts)):
+            if not keys or replace(agent.index_file, index.without(keys), index.facts):
                 break
+            intents.clear(agent)
             index = read_index(agent.index_file)
         else:
             intents.clear(agent)
@@ -81,12 +85,21 @@ def _finish(root: Path, agent: Agent, removed: Removed) -> None:
     pending = intents.read(agent)
     if not pending:
         return
+    index = read_index(agent.index_file)
+    if index.facts is None:
+        return  # nothing tells who stays: until there is one again
     staying = _staying(root, agent)
     for session_id, files in pending.items():
         if session_id not in staying:
-            _archive(agent, session_id, [name for name in files if name not in staying], removed)
+            names = [name for name in files if name not in staying and _is_ours(root, agent, name)]
+            _archive(agent, session_id, names, removed)
     sync_directory(agent.path)
     intents.clear(agent)
+
+
+def _is_ours(root: Path, agent: Agent, name: str) -> bool:
+    """Whether a name in a note, which anybody who may write there may have put into it, is a transcript of the root's."""
+    return name.endswith(".jsonl") and path_of(agent, name).resolve().is_relative_to(root.resolve())
 
 
 def _staying(root: Path, agent: Agent) -> set[str]:

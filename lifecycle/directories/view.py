@@ -107,14 +107,19 @@ def _override(agent: Agent, root: Path, value: Any, found: View, key: str) -> st
         found.refused.append((key, f"sessionFile {value!r} is no transcript's path"))
         return None
     path = agent.path / value
-    if path.parent == agent.path:
+    resolved, own = path.resolve(), agent.path.resolve()
+    if resolved.parent == own:
         return path.name
-    if path.resolve().is_relative_to(root.resolve()):
-        return path.name if path.parent.resolve() == agent.path.resolve() else str(path.resolve())
+    # What lies with another agent is his, whoever names it: the index was copied along with its directory.
+    elsewhere = resolved.is_relative_to((root / "agents").resolve()) and not resolved.is_relative_to(own.parent)
+    if resolved.is_relative_to(root.resolve()) and not elsewhere:
+        return str(resolved)
     # A root that was moved or is mounted elsewhere: the file by that name beside the index is the one meant.
     if (agent.path / path.name).exists():
         return path.name
-    found.refused.append((key, f"sessionFile {value!r} is outside of {root}"))
+    found.refused.append(
+        (key, f"sessionFile {value!r} is {'with another agent' if elsewhere else f'outside of {root}'}")
+    )
     return None
 
 

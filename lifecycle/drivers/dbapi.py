@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, run
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, erase_archived, run
 from lifecycle.errors import StorageUnavailable
-from lifecycle.operations.requests import CallHook, Pause
+from lifecycle.operations.requests import CallHook, EraseArchived, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
@@ -46,6 +46,8 @@ class DbapiDriver(Stepper, abc.ABC):
         if isinstance(request, Pause):
             time.sleep(request.seconds)
             return None
+        if isinstance(request, EraseArchived):
+            return erase_archived(request)
         for attempt in range(ATTEMPTS):
             try:
                 return self._transaction(request)

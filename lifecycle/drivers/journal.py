@@ -5,6 +5,7 @@ A transaction is written in one piece and synced; it counts from `settle` on, wh
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -100,8 +101,10 @@ def write_fresh(directory: Path, header: Header, parts: Iterable[list[bytes]], s
     """Write a whole journal beside the one in use and sync it; where it ends. What was begun is removed on failure."""
     path = directory / FRESH
     tail = Tail()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        with contextlib.suppress(FileNotFoundError):  # it takes the place of one, and keeps its mode
+            os.fchmod(descriptor, stat.S_IMODE((directory / JOURNAL).stat().st_mode))
         tail.end = _write_all(descriptor, header.line(), 0)
         for part in parts:
             # The counters stand in the last one, which has no rows: it is there in an empty store too.

@@ -57,6 +57,8 @@ class Store:
         self._images: Images | None = None
         self._revision: str | None = None
         self._settled = False
+        # Whether what is written is noted, so that a commit finds it.
+        self._attended = False
         self._closed = False
         self._lent = False
         self._compact_at = 0
@@ -65,7 +67,7 @@ class Store:
     @property
     def ready(self) -> bool:
         """Whether it can be used without reading the journal first; ask with the lock held."""
-        return self._settled and not self._lent and self._connection is not None and self._revision == migrate.head()
+        return self._settled and self._attended and not self._lent and self._revision == migrate.head()
 
     def open(self) -> None:
         """Take the directory and read its journal, if it has one; otherwise nothing is made.
@@ -75,7 +77,7 @@ class Store:
         with self.lock:
             if self._closed:
                 raise LifecycleError("this manager is closed")
-            if self._settled:
+            if self._settled and (self._attended or self._journal is None):
                 return
             if self._journal is None and not is_store(self.directory):
                 return
@@ -130,7 +132,10 @@ class Store:
         file.settle()
         self._settled = True
         if file.tail.end > self._compact_at:
-            self._compact()
+            try:
+                self._compact()
+            except Exception:  # the transaction is done all the same; memory is made anew before its next use
+                log.exception("journal_not_compacted", file=str(file.path))
 
     @contextlib.contextmanager
     def connected(self, *, create: bool = False) -> Iterator[sa.Connection]:
@@ -144,6 +149,7 @@ class Store:
                 if not create:
                     raise SchemaOutdated(f"there is no store in {self.directory} yet: run `{migrate.COMMAND}`")
                 self._make()
+            self._attended = False
             if self._images is not None:
                 self._images.leave()
             self._lent = True
@@ -176,6 +182,7 @@ class Store:
         """Take a directory that holds nothing yet, and have an empty database."""
         try:
             self.directory.mkdir(exist_ok=True)
+            journal.sync_directory(self.directory.parent)
         except OSError as error:
             raise StorageUnavailable(f"the store {self.directory} cannot be made: {error.strerror}") from error
         self._directory_lock.take()
@@ -223,6 +230,7 @@ class Store:
         images.load({name: rows.values() for name, rows in found.rows.items()}, found.sequences)
         self._connection.execute("COMMIT").close()
         images.attend()
+        self._attended = True
         return found.snapshot_end
 
     def _let_go(self) -> None:
@@ -234,7 +242,7 @@ class Store:
         if self._journal is not None:
             self._journal.close()
         self._journal = self._connection = self._images = None
-        self._settled = False
+        self._settled = self._attended = False
         self.engine.dispose()
 
     def _attend(self) -> None:
@@ -242,7 +250,7 @@ class Store:
         self._settled = False
         self._images = Images(self._connection, apart=(migrate.VERSION_TABLE,))
         self._images.attend()
-        self._settled = True
+        self._settled = self._attended = True
 
     def _written(self, connection: sqlite3.Connection, write: Callable[[], T]) -> T:
         """Do what writes to the disk; where it fails, the transaction is rolled back and what was written cut off."""

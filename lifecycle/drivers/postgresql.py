@@ -10,10 +10,10 @@ from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
 from lifecycle.drivers.postgresql_errors import translate
 from lifecycle.drivers.postgresql_prepared import Prepared, PreparedConnection, Rows, prepared
-from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, is_read, run
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, erase_archived, is_read, run
 from lifecycle.errors import StorageUnavailable
 from lifecycle.news import news_of
-from lifecycle.operations.requests import CallHook, Pause
+from lifecycle.operations.requests import CallHook, EraseArchived, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
@@ -64,6 +64,8 @@ class PostgresDriver(Stepper):
         if isinstance(request, Pause):
             time.sleep(request.seconds)
             return None
+        if isinstance(request, EraseArchived):
+            return erase_archived(request)
         for attempt in range(ATTEMPTS):
             try:
                 return self._transaction(request)

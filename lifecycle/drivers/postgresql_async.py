@@ -12,10 +12,10 @@ from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
 from lifecycle.drivers.postgresql_errors import translate
 from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, Prepared, Rows, prepared
-from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, is_read
-from lifecycle.errors import StorageUnavailable
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, erase_archived, is_read
+from lifecycle.errors import LifecycleError, StorageUnavailable
 from lifecycle.news import news_of
-from lifecycle.operations.requests import CallHook, DuplicateKey, Pause
+from lifecycle.operations.requests import CallHook, DuplicateKey, EraseArchived, Pause
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
@@ -80,6 +80,8 @@ class AsyncPostgresDriver(Stepper):
         if isinstance(request, Pause):
             await asyncio.sleep(request.seconds)
             return None
+        if isinstance(request, EraseArchived):
+            return await asyncio.to_thread(erase_archived, request)
         for attempt in range(ATTEMPTS):
             try:
                 return await self._transaction(request)
@@ -171,6 +173,8 @@ class AsyncPostgresDriver(Stepper):
 
     async def _opened(self) -> pools.AsyncPool:
         async with self._opening:
+            if not self._open:
+                raise LifecycleError("this manager is closed")
             if self._pool is None:
                 pool = pools.async_pool(self._settings)
                 await pool.open()

@@ -175,14 +175,20 @@ class PostgresBell:
                 if topic in news or (ANY_LEASE in news and topic.startswith(ANY_LEASE))
                 for wake in waiting
             ]
-        for wake in wakes:
-            wake()
+        _call(wakes)
 
     def _wake_all(self) -> None:
         with self._guard:
             wakes = [wake for waiting in self._listeners.values() for wake in waiting]
-        for wake in wakes:
+        _call(wakes)
+
+
+def _call(wakes: list[Callable[[], None]]) -> None:
+    for wake in wakes:
+        try:
             wake()
+        except Exception:  # one that cannot be woken must not keep the others asleep
+            log.exception("wake_failed")
 
 
 _shared: dict[tuple[Any, ...], tuple[PostgresBell, int]] = {}

@@ -8,7 +8,7 @@ from typing import Any
 from lifecycle.errors import InvalidArgument, LifecycleError
 from lifecycle.log import get_logger
 from lifecycle.operations.lifecycle import AfterHook
-from lifecycle.operations.requests import READS, CallHook, DuplicateKey, Request
+from lifecycle.operations.requests import READS, CallHook, DuplicateKey, EraseArchived, Request
 from lifecycle.operations.typing import Steps, T
 
 log = get_logger("lifecycle")
@@ -34,6 +34,12 @@ class Stepper:
         """A connection shared with a parent process mixes up the answers of both: refuse."""
         if os.getpid() != self._pid:
             raise LifecycleError("this manager was opened before fork(): open one in the child process")
+
+
+def erase_archived(request: EraseArchived) -> int:
+    """Erase a user's sessions from the archive, which may take long, outside of any transaction."""
+    erased: int = request.archive.erase(request.tenant, request.user_id)
+    return erased
 
 
 def is_read(request: Request) -> bool:

@@ -14,7 +14,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from lifecycle.models import tables as t
-from lifecycle.operations import requests as r
 from lifecycle.recipes.portable.base import Recipe, Row
 from lifecycle.recipes.statement import Call, Statement
 from lifecycle.recipes.whole import page_of
@@ -56,11 +55,6 @@ def removing(found: list[Row], request: Any, remove: Callable[[], Recipe]) -> Re
     except BaseException:  # the transaction is over before its end: nothing was removed
         batch.discard()
         raise
-
-
-def erase_archived(request: r.EraseArchived) -> Recipe:
-    """Erase a user's sessions from the archive: the number of sessions."""
-    return (yield Call(partial(request.archive.erase, request.tenant, request.user_id)))
 
 
 def _groups(found: list[Row]) -> Iterator[list[Row]]:

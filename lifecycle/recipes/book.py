@@ -5,7 +5,6 @@ from typing import Any
 
 from lifecycle.operations import requests as r
 from lifecycle.recipes import (
-    archiving,
     bulk,
     keyed,
     lists,
@@ -66,7 +65,6 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.CountDue: sweeps.count_due,
     r.OldestDue: sweeps.oldest_due,
     r.SweepBatch: sweeps.sweep_batch,
-    r.EraseArchived: archiving.erase_archived,
     r.Trim: sweeps.trim,
     r.Restamp: sweeps.restamp,
     r.BeatWorker: daemon.beat_worker,

@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 import secrets
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -21,14 +22,18 @@ _BUFFER: Final = 1 << 18
 class NewFile:
     """A file being written under a name of its own; `commit` gives it the one it is to have.
 
-    What already has that name is replaced. Raises `FileUnavailable`.
+    What already has that name is replaced, and leaves it its mode; a new one is for its owner alone. Raises
+    `FileUnavailable`.
     """
 
     def __init__(self, path: Path, compression: Compression) -> None:
         self.path = path
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
         with file_errors(path, "write"):
-            self._raw = self._temporary.open("xb", buffering=_BUFFER)
+            descriptor = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._raw = os.fdopen(descriptor, "wb", buffering=_BUFFER)
+            with contextlib.suppress(FileNotFoundError):
+                os.fchmod(descriptor, stat.S_IMODE(path.stat().st_mode))
         self._packer = packer(self._raw, compression)
         self._named = False
 
@@ -56,11 +61,18 @@ class NewFile:
         return size
 
     def discard(self) -> None:
-        """Remove it, named or not yet."""
+        """Remove it, unless it has its name: then it is whole, and what had the name before is gone."""
         with contextlib.suppress(OSError):
             self._raw.close()
         with contextlib.suppress(OSError):
-            (self.path if self._named else self._temporary).unlink()
+            self._temporary.unlink()
+
+    def take_back(self) -> None:
+        """Remove it, named or not yet."""
+        self.discard()
+        if self._named:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
 
 class Pipe:

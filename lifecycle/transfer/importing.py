@@ -148,8 +148,8 @@ class _Batch:
 
 def _outdo(row: Row, epoch: int | None) -> None:
     """No lease of the session that is replaced, nor an older one of the file, is the new one's."""
-    if epoch is not None and epoch >= row["lease_epoch"]:
-        row |= {"lease_epoch": epoch + 1, "lease_holder": None, "lease_expires_at": None}
+    if epoch is not None:
+        row |= {"lease_epoch": max(epoch, row["lease_epoch"]) + 1, "lease_holder": None, "lease_expires_at": None}
 
 
 def _last_transition(reader: Reader) -> int | None:

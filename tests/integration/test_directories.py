@@ -19,7 +19,7 @@ from lifecycle import (
     Settings,
     StorageUnavailable,
 )
-from lifecycle.directories import SessionDirectory, SyncReport
+from lifecycle.directories import SessionDirectory, SyncReport, removal
 from lifecycle.directories.guard import CALLER
 from lifecycle.directories.sync import Synchronizer
 from lifecycle.models import tables as t
@@ -727,3 +727,68 @@ def test_a_scan_counts_what_is_there(tmp_path: Path) -> None:
     assert sum(agent.transcript_bytes for agent in report.agents) == total.transcript_bytes > 0
     backdate(next(made.folder("agent00").glob("*.jsonl")), 5)
     assert SessionDirectory(made.root).scan().total == total
+
+
+class TestWhatIsNotOurs:
+    """What a removal must leave alone, however the directory came to look as it does."""
+
+    def test_a_copied_index_does_not_reach_the_agent_it_was_copied_from(self, one: SessionManager, root: Path) -> None:
+        """Its absolute paths lead to another agent's transcripts, the main one's among them."""
+        live = dump(folder(root, "main") / "S1.jsonl", [header("S1"), message(0, "hello")])
+        write_index(folder(root, "main"), {"agent:main:main": entry("S1")})
+        folder(root, "copy").mkdir(parents=True)
+        stale = {**entry("S1"), "updatedAt": 1000, "sessionFile": str(live)}
+        write_index(folder(root, "copy"), {"agent:copy:cron:1:run:x": stale})
+        backdate(live, 3 * HOUR)
+        report = SessionDirectory(root, one).prune("60m")
+        assert live.exists()
+        assert read_index(folder(root, "main")).keys() == {"agent:main:main"}
+        assert report.pruned_count == 1
+
+    def test_without_an_index_nothing_is_an_orphan(self, one: SessionManager, root: Path) -> None:
+        """It may be about to be written: nothing tells which sessions are the agent's own."""
+        live = dump(folder(root) / "S1.jsonl", [header("S1"), message(0, "hello")])
+        backdate(live, 3 * HOUR)
+        report = SessionDirectory(root, one).orphans(archive=True, older_than="1s")
+        assert live.exists()
+        assert report.archived_count == 0
+        assert "missing" in report.errors[0]
+
+    def test_a_note_that_came_to_nothing_is_crossed_out(
+        self, one: SessionManager, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The session was taken up again while it was to be removed: no later removal acts on the note."""
+        live = dump(folder(root) / "S1.jsonl", [header("S1"), message(0, "hello")])
+        old = {**entry("S1"), "updatedAt": 1000}
+        index = write_index(folder(root), {"agent:a:cron:1:run:x": old, "agent:a:main": entry("m")})
+        backdate(live, 3 * HOUR)
+
+        def taken_up(*_: object) -> bool:
+            write_index(folder(root), {"agent:a:cron:1:run:x": {**old, "updatedAt": 4e12}, "agent:a:main": entry("m")})
+            return False
+
+        monkeypatch.setattr(removal, "replace", taken_up)
+        assert SessionDirectory(root, one).prune("60m").pruned_count == 0
+        assert live.exists()
+        assert [path.name for path in index.parent.iterdir() if "removing" in path.name] == []
+
+    def test_a_planted_note_reaches_nothing_outside(self, one: SessionManager, root: Path) -> None:
+        """Whoever may write in the directory may write a note too."""
+        outside = root.parent / "outside.jsonl"
+        outside.write_text("{}")
+        write_index(folder(root), {"agent:a:cron:1:run:x": {**entry("s"), "updatedAt": 1000}})
+        (folder(root) / ".sessions.json.removing").write_text(
+            json.dumps({"x": [str(outside), "../../../../outside.jsonl"]})
+        )
+        SessionDirectory(root, one).prune("60m")
+        assert outside.exists()
+
+    @pytest.mark.parametrize("life", ["a:S1", "a:S1~2", "a:S1~13"])
+    def test_a_later_life_of_a_session_is_guarded(
+        self, one: SessionManager, root: Path, monkeypatch: pytest.MonkeyPatch, life: str
+    ) -> None:
+        """By the id that it has in the database."""
+        write_index(folder(root), {"agent:a:cron:1:run:x": {**entry("S1"), "updatedAt": 1000}})
+        assert SessionDirectory(root, one).prune("60m", protect=[life]).pruned_count == 0
+        monkeypatch.setenv(CALLER, life)
+        assert SessionDirectory(root, one).prune("60m").pruned_count == 0

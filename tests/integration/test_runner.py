@@ -341,3 +341,27 @@ def test_a_handler_begins_only_while_its_lease_holds(manager: SessionManager, ru
     wait(lambda: not runner._running)
     assert begun == [("ended", 7)]
     assert state_of(manager, "lost")[0] == "completed"
+
+
+def test_a_handler_that_exits_fails_as_any_other(manager: SessionManager, runner: SessionRunner) -> None:
+    """Neither the event loop nor the runner goes with it, and it is tried no more often than others."""
+
+    @runner.handler("sync", max_attempts=2, backoff=0.01)
+    def leave(_run: Run) -> None:
+        raise SystemExit(3)
+
+    @runner.handler("async", max_attempts=2, backoff=0.01)
+    async def leave_async(_run: AsyncRun) -> None:
+        raise SystemExit(3)
+
+    for kind in ("sync", "async"):
+        manager.create_session(session_id=kind, kind=kind, available_at=now())
+    running = threading.Thread(target=lambda: runner.run(until_idle=True))
+    running.start()
+    running.join(60)
+    assert not running.is_alive()
+    for kind in ("sync", "async"):
+        state, reason = state_of(manager, kind)
+        assert state == "ended"
+        assert "failed 2 times" in str(reason)
+        assert "SystemExit(3)" in str(reason)

@@ -1,6 +1,7 @@
 """Export and import as functions: what an export sees, and what an import refuses, on each database."""
 
 import json
+import stat
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import pytest
 
 from lifecycle import SessionManager, migrate
 from lifecycle.errors import FileUnavailable, InvalidArgument, InvalidFile, SchemaOutdated, SessionExists
+from lifecycle.transfer import files
 from lifecycle.transfer.exporting import export_sessions
 from lifecycle.transfer.importing import import_sessions
 from lifecycle.transfer.selection import Selection
@@ -319,6 +321,13 @@ def test_a_lease_of_the_replaced_session_is_lost(url: str, tmp_path: Path) -> No
         assert found is not None
         assert found.lease_holder is None
         assert manager.acquire_lease("a", holder="you", ttl=60) > epoch
+        # And whoever held it when it was exported does not hold the one that is replaced.
+        held = str(tmp_path / "held.jsonl")
+        export_sessions(url, held)
+        manager.delete_session("a", force=True)
+        manager.create_session(session_id="a")
+        import_sessions(url, held, on_conflict="replace")
+        assert manager.save_state("a", step=1)
 
 
 def test_new_sessions_beside_old_ones(url: str, exported: Path) -> None:
@@ -442,3 +451,25 @@ def test_an_export_that_fails_leaves_no_file(full: str, tmp_path: Path) -> None:
     export_sessions(full, str(file), overwrite=True)
     assert objects(file)[-1]["end"]["rows"]["sessions"] == SESSIONS
     assert datetime.fromisoformat(objects(file)[0]["lifecycle"]["written_at"]) > datetime.now(UTC) - timedelta(hours=1)
+
+
+def test_an_interrupted_replacement_leaves_one_whole_file(
+    migrated_sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the directory cannot be synced the new file has its name already, and stays; its mode is that of the old one."""
+    file = tmp_path / "backup.jsonl"
+    with SessionManager.open(migrated_sqlite_url) as manager:
+        manager.create_session(session_id="a")
+    export_sessions(migrated_sqlite_url, str(file))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o640)
+
+    def interrupted(_directory: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "sync_directory", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_sessions(migrated_sqlite_url, str(file), overwrite=True)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix in {".jsonl", ".tmp"}] == ["backup.jsonl"]
+    assert b'"a"' in file.read_bytes()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
