@@ -12,7 +12,7 @@ PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint chaos bench races format lock clean
+.PHONY: help run test lint chaos bench races screenshots format lock clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -37,6 +37,12 @@ bench: $(READY) ## measure beside the floor, and write docs/benchmarks.md
 
 races: $(PEERS)/.ready ## race ROUNDS=1000 stale writes against us and our peers, and write docs/races.md
 	$(PEERS)/bin/python -m benchmarks.races --rounds $(ROUNDS) --write
+
+screenshots: $(READY) ## take the pictures of the dashboard in docs/images, with Debian's chromium
+	$(BIN)/python -m tests.acceptance.screenshots
+
+turns: $(PEERS)/.ready ## measure turns a second with 64 callers, ours and our peers', and write docs/turns.md
+	$(PEERS)/bin/python -m benchmarks.turns --write
 
 format: $(READY) ## format the code and fix what can be fixed
 	$(BIN)/ruff format

@@ -1,6 +1,5 @@
 """Durations as people write them (`30d`, `1d12h`, `never`) and as the code keeps them: whole seconds, or None for never."""
 
-import math
 import re
 from datetime import timedelta
 
@@ -25,7 +24,8 @@ def parse_duration(value: str | int | float | timedelta) -> int | None:  # noqa:
     if isinstance(value, str) and value.strip().lower() == "never":
         return None
     seconds = _count(value)
-    if not math.isfinite(seconds) or seconds != int(seconds) or not 1 <= seconds <= MAX_SECONDS:
+    # The bounds first: they refuse what no float holds, and NaN.
+    if not 1 <= seconds <= MAX_SECONDS or seconds != int(seconds):
         raise _refusal(value)
     return int(seconds)
 

@@ -11,7 +11,8 @@ A database error is never the type, always the `__cause__`. The tree (a test hol
     ├── NotFound (LookupError)          what the call names is not there
     │   ├── SessionNotFound
     │   ├── CheckpointNotFound
-    │   └── ApprovalNotFound
+    │   ├── ApprovalNotFound
+    │   └── KeyNotFound
     ├── Conflict                        the state of things forbids the call
     │   ├── SessionExists
     │   ├── InvalidTransition
@@ -114,6 +115,14 @@ class ApprovalNotFound(NotFound):
         super().__init__(f"session {session_id!r} has no approval {approval_id!r}")
         self.session_id = session_id
         self.approval_id = approval_id
+
+
+class KeyNotFound(NotFound):
+    """There is no such key to the HTTP API."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__(f"no key {key_id!r}")
+        self.key_id = key_id
 
 
 class Conflict(LifecycleError):

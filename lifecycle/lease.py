@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from lifecycle import observing
 from lifecycle.errors import InvalidArgument, LeaseLost
 from lifecycle.incarnation import this_process
 from lifecycle.log import get_logger
@@ -81,6 +82,8 @@ class Lease:
         if not self._over and not self.released:
             self._over = True
             log.warning("lease_lost", session_id=self.session_id, epoch=self.epoch, holder=self.holder, why=why)
+            for observer in observing.OBSERVERS:
+                observer.lease_lost(why)
             self._on_lost()
 
     def renewed(self, began: float) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle.errors import LifecycleError, StorageUnavailable
@@ -21,6 +22,14 @@ _RETRY: Final = 0.5
 _LAST_BEAT: Final = 5.0
 
 
+_keepers: "weakref.WeakSet[LeaseKeeper]" = weakref.WeakSet()
+
+
+def leases_held() -> int:
+    """How many leases the managers of this process keep alive."""
+    return sum(keeper.held for keeper in list(_keepers))
+
+
 class LeaseKeeper:
     """Keeps the leases of one manager's process alive, on a connection of its own."""
 
@@ -33,6 +42,12 @@ class LeaseKeeper:
         self._stopping = False
         self._beat_at = self._watch_at = math.inf
         self.beats = 0
+        _keepers.add(self)
+
+    @property
+    def held(self) -> int:
+        """How many leases it keeps alive."""
+        return len(self._leases)
 
     def keep(self, lease: Lease) -> None:
         """Beat for a lease from now on."""

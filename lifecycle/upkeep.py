@@ -17,6 +17,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
+from lifecycle import observing
 from lifecycle.directories.job import DirectoryJob
 from lifecycle.errors import FileUnavailable, InvalidArgument, StorageUnavailable
 from lifecycle.incarnation import incarnation
@@ -35,6 +36,12 @@ _LATE_SECONDS: Final = 3600
 _LARGEST_BATCH: Final = 10_000
 _ID_CHARS: Final = 255
 _DIRECTORIES: Final = "sync_directories"
+_SAMPLES: Final = "sample_counts"
+# Lines of the audit log that a run of it reads at once, and the seconds that it may take: the next run goes on.
+_SAMPLES_BATCH: Final = 5000
+_SAMPLES_BUDGET: Final = 5
+# The scheduler shows so often that it ticks, in seconds.
+_PULSE: Final = 1.0
 
 
 class Outage:
@@ -91,6 +98,12 @@ class Upkeep:
         self._changed = threading.Condition()
         self._running: dict[str, tuple[float, int]] = {}
         self._scheduler: Any = None
+        self._pulse_at = time.monotonic()
+
+    @property
+    def since_tick(self) -> float:
+        """The seconds since the scheduler last ran something, 0 where it does not run; every second there is something."""
+        return 0.0 if self._scheduler is None else time.monotonic() - self._pulse_at
 
     @property
     def enabled(self) -> list[str]:
@@ -105,7 +118,7 @@ class Upkeep:
         self._stopping.clear()
         scheduler = BackgroundScheduler(
             timezone=UTC,
-            executors={"default": ThreadPoolExecutor(max(1, len(self.enabled)))},
+            executors={"default": ThreadPoolExecutor(len(self.enabled) + 1)},
             job_defaults={"max_instances": 1, "coalesce": True},
             daemon=True,
         )
@@ -121,6 +134,9 @@ class Upkeep:
                 }
             late = job.every or _LATE_SECONDS
             scheduler.add_job(self._tick, args=(name,), id=name, misfire_grace_time=late, **when)
+        pulse = IntervalTrigger(seconds=_PULSE, timezone=UTC)
+        scheduler.add_job(self._pulse, pulse, id="pulse", misfire_grace_time=None, next_run_time=datetime.now(UTC))
+        self._pulse()
         scheduler.start()
         self._scheduler = scheduler
 
@@ -152,6 +168,9 @@ class Upkeep:
         frame = sys._current_frames().get(thread)  # noqa: SLF001 -- the only way to another thread's stack
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         return name, time.monotonic() - began, stack
+
+    def _pulse(self) -> None:
+        self._pulse_at = time.monotonic()
 
     def _tick(self, name: str) -> None:
         if self._stopping.is_set():
@@ -194,16 +213,21 @@ class Upkeep:
         began = time.monotonic()
         done: dict[str, Any] = {"sweep": name, "count": 0, "batches": 0, "complete": False}
         lease: dict[str, Any] = {"holder": self.holder, "term": term, "slice_no": slot}
+        failed: BaseException | None = None
         try:
             self._sweep(name, job, done)
         except Exception as error:
+            failed = error
             # The database may be what failed: then the lease runs out by itself.
             with suppress(Exception):
                 self.manager.end_job(row, **lease, error=_described(error))
             raise
         finally:
             done["seconds"] = round(time.monotonic() - began, 6)
-            (log.info if done["count"] or done.get("trimmed") else log.debug)("sweep_done", **done)
+            acted = done["count"] and name != _SAMPLES  # it counts every minute, and changes nothing
+            (log.info if acted or done.get("trimmed") else log.debug)("sweep_done", **done)
+            for observer in observing.OBSERVERS:
+                observer.swept(name, done, failed)
         self.manager.end_job(row, **lease, result=json.dumps(done))
         return done
 
@@ -222,7 +246,7 @@ class Upkeep:
                 done["count"] += report.count
                 done["batches"] += report.batches
                 done["complete"] = report.complete
-            if done["complete"] or not goes_on():
+            if done["complete"] or name == _SAMPLES or not goes_on():
                 break
         if done["complete"]:
             self._sizes[name] = min(job.batch, _LARGEST_BATCH)
@@ -241,6 +265,12 @@ class Upkeep:
         try:
             if name == _DIRECTORIES:
                 return self._directories.run(batch=size, budget=job.budget)
+            if name == _SAMPLES:
+                # Several workers come at it one after the other: for all of them together it is time once in `every`.
+                spacing = (job.every or 0) / 2
+                return self.manager.take_sample(
+                    batch=_SAMPLES_BATCH, budget=min(job.budget, _SAMPLES_BUDGET), spacing=spacing
+                )
             return getattr(self.manager, name)(batch=size, budget=0.0, **more)
         except StorageUnavailable as error:
             if size == 1 or "statement_timeout" not in str(error):

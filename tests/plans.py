@@ -11,7 +11,7 @@ from lifecycle.drivers.postgresql_prepared import Prepared
 from lifecycle.operations.requests import Request
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
-from lifecycle.recipes.statement import Statement
+from lifecycle.recipes.statement import Many, Statement
 
 # After five runs with their own plans a prepared statement may get one plan for all parameters.
 RUNS = 6
@@ -25,6 +25,8 @@ class Work:
     rows_returned: int = 0
     indexes: set[str] = field(default_factory=set)
     sequential: set[str] = field(default_factory=set)
+    # Indexes that were enough by themselves.
+    only: set[str] = field(default_factory=set)
 
 
 def work_of(connection: psycopg.Connection[Any], request: Request) -> tuple[Work, Any]:
@@ -43,6 +45,11 @@ def work_of(connection: psycopg.Connection[Any], request: Request) -> tuple[Work
         while True:
             step = recipe.send(answer)
             if isinstance(step, TimeLimit):
+                answer = None
+                continue
+            if isinstance(step, Many):
+                for values in step.values:
+                    _run(connection, step.statement, step.statement.on("postgresql").bind(values), work)
                 answer = None
                 continue
             statement, values = step
@@ -102,5 +109,7 @@ def _add(plan: dict[str, Any], work: Work) -> None:
         work.rows_read += seen * node["Actual Loops"]
         if "Index Name" in node:
             work.indexes.add(node["Index Name"])
+            if kind == "Index Only Scan":
+                work.only.add(node["Index Name"])
         if kind == "Seq Scan":
             work.sequential.add(node["Relation Name"])

@@ -11,12 +11,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import lifecycle
-from lifecycle import ALL, SessionManager, Settings, migrate, urls
+from lifecycle import ALL, SessionManager, Settings, migrate, telemetry, urls
 from lifecycle.errors import LifecycleError, StorageUnavailable
 from lifecycle.faults import exit_code
 from lifecycle.incarnation import incarnation
 from lifecycle.log import configure_logging, get_logger, mask_passwords
 from lifecycle.upkeep import Upkeep
+from workers import serving
 
 log = get_logger(__name__)
 
@@ -30,15 +31,16 @@ _TURN_SECONDS: Final = 0.5
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-def run(settings: Settings, *, setup: bool = False) -> int:
+def run(settings: Settings, *, setup: bool = False, serve: bool = False) -> int:
     """Run a daemon until SIGTERM or SIGINT; the exit code.
 
     0 when it stopped in good order, that of `lifecycle.faults` for the error it could not start by, 75 when a batch
     outlived `worker.drain_timeout`. The process ends by itself with 70 when a run hangs for longer than
-    `worker.watchdog`, and with 143 or 130 at a second signal. `setup` brings the schema up to date first.
+    `worker.watchdog`, and with 143 or 130 at a second signal. `setup` brings the schema up to date first; `serve` serves the
+    HTTP API and the dashboard too.
     """
     configure_logging(settings.logging.level, settings.logging.format)
-    code = Daemon(settings, setup=setup).run()
+    code = Daemon(settings, setup=setup, serve=serve).run()
     if code == NOT_DRAINED:
         os._exit(code)  # the interpreter would wait for the thread of that batch
     return code
@@ -47,10 +49,11 @@ def run(settings: Settings, *, setup: bool = False) -> int:
 class Daemon:
     """One run of a worker. `run` blocks until a signal, or until another thread calls `stop`."""
 
-    def __init__(self, settings: Settings, *, setup: bool = False) -> None:
+    def __init__(self, settings: Settings, *, setup: bool = False, serve: bool = False) -> None:
         self.settings = settings
         self.worker_id = incarnation(settings.worker.name)
         self._setup = setup
+        self._serve = serve
         # A signal handler may put into this queue whatever it interrupted; an Event's lock it might find taken.
         self._requests: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._asked = False
@@ -72,17 +75,32 @@ class Daemon:
                 return exit_code(type(error))
 
     def _run(self, manager: SessionManager) -> int:
+        telemetry.configure(self.settings)
         upkeep = Upkeep(manager, holder=self.worker_id)
-        if not self._wait_for_database(manager, upkeep):
-            log.info("worker_stopped", worker_id=self.worker_id, drained=True)
-            return STOPPED
+        # While a server is waited for it can be asked how it is; a file is the worker's own until it is ready.
+        waits = urls.dialect_name(self.settings.database.url) in {"postgresql", "mysql", "mariadb"}
+        with contextlib.ExitStack() as stack:
+            if waits:
+                stack.enter_context(serving.monitored(self.settings, manager, upkeep))
+            if not self._wait_for_database(manager, upkeep):
+                log.info("worker_stopped", worker_id=self.worker_id, drained=True)
+                return STOPPED
+            if not waits:
+                stack.enter_context(serving.monitored(self.settings, manager, upkeep))
+            return self._work(manager, upkeep)
+
+    def _work(self, manager: SessionManager, upkeep: Upkeep) -> int:
+        """Run the jobs until told to stop; the exit code."""
         threads = [
             threading.Thread(target=target, args=(manager, upkeep), name=f"lifecycle-{name}", daemon=True)
             for name, target in (("heartbeat", self._beat_on), ("watchdog", self._watch))
         ]
         for thread in threads:
             thread.start()
+        server = serving.web_server(self.settings, manager, upkeep) if self._serve else None
         upkeep.start()
+        if server is not None:
+            server.start()
         log.info(
             "worker_started", worker_id=self.worker_id, pid=os.getpid(), release=lifecycle.__version__,
             jobs=upkeep.enabled,
@@ -92,6 +110,8 @@ class Daemon:
         began, self._state = time.monotonic(), "stopping"
         log.info("worker_stopping", worker_id=self.worker_id, reason=reason)
         end = began + self.settings.worker.drain_timeout
+        if server is not None:
+            server.stop()
         # In turns, as a second signal may come just as a wait begins.
         while not (drained := upkeep.stop(_TURN_SECONDS)) and time.monotonic() < end:
             pass

@@ -14,8 +14,11 @@ from lifecycle.cli import (
     db,
     diagram,
     directory,
+    keys,
+    openapi,
     policies,
     runner,
+    serve,
     sessions,
     stuck,
     sweep,
@@ -37,9 +40,12 @@ app.add_typer(config.app, name="config", help="The configuration.")
 app.add_typer(cache.app, name="cache", help="The cache in front of the database.")
 app.add_typer(directory.app, name="directory", help="Sessions that agents keep in files: sync them, clean up.")
 app.add_typer(archive.app, name="archive", help="Sessions that were written away before they were removed.")
+app.add_typer(keys.app, name="keys", help="Keys to the HTTP API and the dashboard.")
 app.command("call")(call.call)
 app.command("diagram")(diagram.diagram)
+app.command("openapi")(openapi.openapi)
 app.command("runner")(runner.runner)
+app.command("serve")(serve.serve)
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)
 sessions.app.command("stuck")(stuck.stuck)
@@ -71,10 +77,10 @@ def options(
 
 @app.command()
 def up(ctx: typer.Context) -> None:
-    """Run everything in one process: bring the schema up to date, then keep, expire and prune sessions."""
+    """Run everything in one process: bring the schema up to date, sweep, and serve the HTTP API and the dashboard."""
     from workers import run
 
-    raise typer.Exit(run(scope_of(ctx).settings, setup=True))
+    raise typer.Exit(run(scope_of(ctx).settings, setup=True, serve=True))
 
 
 @app.command()

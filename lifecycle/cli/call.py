@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,13 +11,20 @@ from lifecycle.cli.scope import scope_of
 from lifecycle.cli.values import did_you_mean, parse_object
 from lifecycle.errors import InvalidArgument
 
+# Keys and secrets have commands of their own: what opens the store to others is not made in passing.
+_APART: Final = "lifecycle.operations.keys"
+
 
 def operations() -> dict[str, Any]:
     """The methods that can be called, by name: those made from an operation."""
     from lifecycle.manager.blocking import SessionManager
 
     found = inspect.getmembers(SessionManager, inspect.isfunction)
-    return {name: method for name, method in found if hasattr(method, "__wrapped__") and not name.startswith("_")}
+    return {
+        name: method
+        for name, method in found
+        if hasattr(method, "__wrapped__") and not name.startswith("_") and method.__module__ != _APART
+    }
 
 
 def directory_calls() -> dict[str, Any]:

@@ -8,6 +8,7 @@ import typer
 
 from lifecycle.cli.output import show_json, write
 from lifecycle.cli.scope import require_file, scope_of
+from lifecycle.errors import InvalidArgument
 
 app = typer.Typer(name="db", help="The database's schema and search index.", no_args_is_help=True)
 
@@ -109,6 +110,50 @@ def set_search_index(
     done = switch.value if report["changed"] else f"already {switch.value}"
     text = f"search index {done}: {report['bytes']:,} bytes, {report['seconds']} s; {report['cost']}"
     _show(ctx, report, text, as_json=as_json)
+
+
+class RowSecurity(StrEnum):
+    """What to do about row-level security."""
+
+    ON = "on"
+    OFF = "off"
+    STATUS = "status"
+
+
+@app.command("row-security")
+def set_row_security(
+    ctx: typer.Context,
+    switch: Annotated[RowSecurity, typer.Argument(help="on or off for a role, or status for what holds.")],
+    url: UrlOption = None,
+    *,
+    role: Annotated[
+        str | None, typer.Option(help="The role that the HTTP API connects as; not the tables' owner.")
+    ] = None,
+    all_tenants: Annotated[
+        bool, typer.Option("--all-tenants", help="Let it see everybody's rows where a manager of all tenants asks.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """On PostgreSQL, have row-level security back the tenant's filter for a role. Run it as the owner of the tables."""
+    from lifecycle import row_security
+
+    where = _url(ctx, url, exists=True)
+    if (role is None) != (switch is RowSecurity.STATUS):
+        raise InvalidArgument("--role: name the role to put it on or off for; status takes none")
+    if role is None:
+        report = row_security.row_security(where)
+    else:
+        report = row_security.set_row_security(where, role, switch is RowSecurity.ON, all_tenants=all_tenants)
+    lines = [f"row security {'on' if report['on'] else 'off'}"]
+    if report["on"]:
+        lines.append(
+            f"for {', '.join(report['roles'])}; everybody's rows for {', '.join(report['all_tenants']) or 'none'}"
+        )
+    if not report["complete"]:
+        lines.append("some tables are without it: run `lifecycle db row-security on` again for each role")
+    if report["left_out"]:
+        lines.append(f"see nothing now, as they may read but are not under it: {', '.join(report['left_out'])}")
+    _show(ctx, report, "\n".join(lines), as_json=as_json)
 
 
 def _url(ctx: typer.Context, url: str | None, *, exists: bool = False, connects: bool = True) -> str:

@@ -1,13 +1,19 @@
 """`lifecycle runner`: handlers from a module, run until they are stopped."""
 
+import contextlib
 import importlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lifecycle.errors import InvalidArgument
+from lifecycle.errors import ConfigError, InvalidArgument
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lifecycle.settings import Settings
 
 NOT_DRAINED = 75
 
@@ -17,6 +23,10 @@ def runner(
         str, typer.Argument(metavar="MODULE:NAME", help="Where the SessionRunner is, as in agents:runner.")
     ],
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop when nothing waits any more.")] = False,
+    monitor: Annotated[
+        int | None,
+        typer.Option(help="Serve /metrics, /livez and /readyz on this port of worker.host.", min=0, max=65_535),
+    ] = None,
 ) -> None:
     """Run the handlers of a SessionRunner until SIGTERM or Ctrl-C; a second one stops at once."""
     from lifecycle.log import configure_logging
@@ -38,5 +48,26 @@ def runner(
         raise InvalidArgument(f"{target} must be a SessionRunner; it is {kind}")
     logging = found.manager.settings.logging
     configure_logging(logging.level, logging.format)
-    with found:
+    with _monitored(found.manager.settings, monitor), found:
         raise typer.Exit(0 if found.run(until_idle=until_idle) else NOT_DRAINED)
+
+
+@contextlib.contextmanager
+def _monitored(settings: "Settings", port: int | None) -> "Iterator[None]":
+    """Say how the process is on a port, if one is given. Raises `ConfigError`."""
+    if port is None:
+        yield
+        return
+    try:
+        from lifecycle.web import MonitorServer
+    except ModuleNotFoundError as missing:
+        raise ConfigError(
+            "web", f"{missing.name} is not installed: pip install 'session-lifecycle[web]'", source="lifecycle runner"
+        ) from missing
+    worker = settings.worker.model_copy(update={"port": port})
+    server = MonitorServer(settings.model_copy(update={"worker": worker}))
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()

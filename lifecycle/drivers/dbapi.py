@@ -35,6 +35,10 @@ class DbapiDriver(Stepper, abc.ABC):
         """Close the connections."""
         self.engine.dispose()
 
+    def meet(self, request: Any) -> Any:
+        """The answer to one request."""
+        return self._meet(request)
+
     def run(self, operation: Steps[T]) -> T:
         """Run one operation to its end."""
         self.check_process()
@@ -94,6 +98,18 @@ class DbapiDriver(Stepper, abc.ABC):
                     self._unlimit(connection, cursor)
                 with contextlib.suppress(*self.failures):
                     cursor.close()
+
+    def _carry_out(self, cursor: Any, request: Any) -> Any:
+        """What a request is answered, within the transaction of the caller."""
+        recipe = self._recipe(request)
+        try:
+            step = next(recipe)
+            while True:
+                step = recipe.send(self._step(cursor, step))
+        except StopIteration as done:
+            return done.value
+        finally:
+            recipe.close()
 
     def _recipe(self, request: Any) -> Recipe:
         return book.RECIPES[self.dialect][type(request)](request)

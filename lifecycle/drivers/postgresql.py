@@ -8,7 +8,10 @@ from psycopg_pool import PoolTimeout
 
 from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
-from lifecycle.drivers.postgresql_errors import translate
+from lifecycle.drivers import postgresql_scope as scopes
+from lifecycle.drivers.combining import Group, NotCommitted, Write
+from lifecycle.drivers.postgresql_errors import lost, translate
+from lifecycle.drivers.postgresql_group import GROUPED, LANES, PATIENCE
 from lifecycle.drivers.postgresql_prepared import Prepared, PreparedConnection, Rows, prepared
 from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, erase_archived, is_read, run
 from lifecycle.errors import StorageUnavailable
@@ -32,9 +35,15 @@ class PostgresDriver(Stepper):
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__()
         self._settings = settings
+        self._secured = settings.row_security
+        self._recipes = book.SECURED if self._secured else _RECIPES
+        self._begin = pools.begin(settings)
         self._pool = pools.borrow(settings)
         self.bell = bells.borrow(settings)
         self._open = True
+        # A session's writes are always in the same lane, so that two lanes never wait for each other.
+        lanes = min(LANES, settings.pool_size)
+        self._lanes = [Group(self._together, self._alone, PATIENCE, _size) for _ in range(lanes)]
 
     def close(self) -> None:
         """Give the pool back."""
@@ -58,7 +67,10 @@ class PostgresDriver(Stepper):
         single = _SINGLES.get(type(request))
         if single is not None:
             statement = prepared(single.statement(request))
-            return single.read(request, self._execute(request, statement, statement.values(single.bind(request))))
+            work = request, statement, statement.values(single.bind(request))
+            if type(request) in GROUPED and not self._secured:
+                return single.read(request, self._lanes[hash(request.session_id) % len(self._lanes)].run(work))
+            return single.read(request, self._execute(*work))
         if isinstance(request, CallHook):
             return call_sync_hook(request)
         if isinstance(request, Pause):
@@ -75,11 +87,34 @@ class PostgresDriver(Stepper):
                 time.sleep(0.005 * 2**attempt)
         raise AssertionError("unreachable")
 
+    def _alone(self, work: tuple[Any, Prepared, list[bytes | None]]) -> Rows:
+        return self._execute(*work)
+
+    def _together(self, writes: list[Write]) -> None:
+        # In the order of the keys, as everything does that locks several sessions.
+        writes = sorted(writes, key=lambda write: (write.work[0].tenant, write.work[0].session_id))
+        connection = self._take()
+        try:
+            for write in writes:
+                write.sent = True
+            answers = connection.run_together([write.work[1:] for write in writes])
+        except NotCommitted:
+            _roll_back(connection)
+            raise
+        except psycopg.Error as error:
+            raise lost(error) from error
+        finally:
+            if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                connection.close()
+            self._pool.putconn(connection)
+        for write, rows in zip(writes, answers, strict=True):
+            write.value, write.tried = rows, True
+
     def _execute(self, request: Any, statement: Prepared, values: list[bytes | None]) -> Rows:
         for last in (not is_read(request), True):
             connection = self._take()
             try:
-                return connection.run(statement, values)
+                return (connection.run_scoped if self._secured else connection.run)(statement, values)
             except psycopg.Error as error:
                 broken = connection.broken
                 if broken and not last:
@@ -95,9 +130,10 @@ class PostgresDriver(Stepper):
     def _transaction(self, request: Any) -> Any:
         connection = self._take()
         committing = limited = False
-        recipe = _RECIPES[type(request)](request)
+        recipe = self._recipes[type(request)](request)
         try:
-            connection.execute("BEGIN")
+            # Unprepared, as these are several statements at times.
+            connection.execute(scopes.begin(self._begin) if self._secured else self._begin, prepare=False)
             step = next(recipe)
             try:
                 while True:
@@ -155,7 +191,13 @@ class PostgresDriver(Stepper):
                 ) from error
 
 
-def _roll_back(connection: psycopg.Connection[Any]) -> None:
+def _size(work: tuple[Any, Prepared, list[bytes | None]]) -> int:
+    return sum(len(value) for value in work[2] if value is not None)
+
+
+def _roll_back(connection: PreparedConnection) -> None:
+    # psycopg sends DEALLOCATE ALL behind it.
+    connection.known().clear()
     try:
         connection.execute("ROLLBACK")
     except psycopg.Error:

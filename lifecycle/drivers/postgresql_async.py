@@ -10,7 +10,10 @@ from psycopg_pool import PoolTimeout
 
 from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
-from lifecycle.drivers.postgresql_errors import translate
+from lifecycle.drivers import postgresql_scope as scopes
+from lifecycle.drivers.combining import NotCommitted
+from lifecycle.drivers.postgresql_errors import lost, translate
+from lifecycle.drivers.postgresql_group import GROUPED, Group, Write
 from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, Prepared, Rows, prepared
 from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, erase_archived, is_read
 from lifecycle.errors import LifecycleError, StorageUnavailable
@@ -34,16 +37,21 @@ class AsyncPostgresDriver(Stepper):
     def __init__(self, settings: DatabaseSettings) -> None:
         super().__init__()
         self._settings = settings
+        self._secured = settings.row_security
+        self._recipes = book.SECURED if self._secured else _RECIPES
+        self._begin = pools.begin(settings)
         self._pool: pools.AsyncPool | None = None
         self._opening = asyncio.Lock()
         self.bell = bells.borrow(settings)
         self._open = True
+        self._group = Group(self._execute, self._together, settings.pool_size)
 
     async def close(self) -> None:
         """Close the pool."""
         if self._open:
             self._open = False
             await asyncio.to_thread(bells.release, self._settings)
+        await self._group.close()
         pool, self._pool = self._pool, None
         if pool is not None:
             await pool.close()
@@ -74,7 +82,9 @@ class AsyncPostgresDriver(Stepper):
         single = _SINGLES.get(type(request))
         if single is not None:
             statement = prepared(single.statement(request))
-            return single.read(request, await self._execute(request, statement, statement.values(single.bind(request))))
+            # A batch is of several tenants', and each statement's is sent with it.
+            run = self._group.run if type(request) in GROUPED and not self._secured else self._execute
+            return single.read(request, await run(request, statement, statement.values(single.bind(request))))
         if isinstance(request, CallHook):
             return await call_async_hook(request)
         if isinstance(request, Pause):
@@ -95,7 +105,7 @@ class AsyncPostgresDriver(Stepper):
         for last in (not is_read(request), True):
             pool, connection = await self._take()
             try:
-                return await connection.run(statement, values)
+                return await (connection.run_scoped if self._secured else connection.run)(statement, values)
             except psycopg.Error as error:
                 broken = connection.broken
                 if broken and not last:
@@ -108,12 +118,27 @@ class AsyncPostgresDriver(Stepper):
                 await pool.putconn(connection)
         raise AssertionError("unreachable")
 
+    async def _together(self, batch: list[Write]) -> list[Rows]:
+        pool, connection = await self._take()
+        try:
+            return await connection.run_together([(write.statement, write.values) for write in batch])
+        except NotCommitted:
+            await _roll_back(connection)
+            raise
+        except psycopg.Error as error:
+            raise lost(error) from error
+        finally:
+            if not connection.closed and connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                await connection.close()
+            await pool.putconn(connection)
+
     async def _transaction(self, request: Any) -> Any:
         pool, connection = await self._take()
         committing = limited = False
-        recipe = _RECIPES[type(request)](request)
+        recipe = self._recipes[type(request)](request)
         try:
-            await connection.execute("BEGIN")
+            # Unprepared, as these are several statements at times.
+            await connection.execute(scopes.begin(self._begin) if self._secured else self._begin, prepare=False)
             step = next(recipe)
             try:
                 while True:
@@ -182,7 +207,9 @@ class AsyncPostgresDriver(Stepper):
             return self._pool
 
 
-async def _roll_back(connection: psycopg.AsyncConnection[Any]) -> None:
+async def _roll_back(connection: AsyncPreparedConnection) -> None:
+    # psycopg sends DEALLOCATE ALL behind it.
+    connection.known().clear()
     try:
         await connection.execute("ROLLBACK")
     except psycopg.Error:

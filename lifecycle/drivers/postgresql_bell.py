@@ -197,7 +197,7 @@ _sharing = threading.Lock()
 
 def borrow(settings: DatabaseSettings) -> PostgresBell | None:
     """The process's bell for a database, None where it is to have none; give it back with `release`."""
-    if not settings.notify:
+    if not settings.notify or settings.pooler:
         return None
     with _sharing:
         bell, users = _shared.get(_key(settings), (None, 0))

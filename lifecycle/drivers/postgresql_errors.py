@@ -26,3 +26,9 @@ def translate(error: psycopg.Error, *, broken: bool, write: bool, limited: bool 
     return StorageUnavailable(
         f"PostgreSQL: {first[0] if first else type(error).__name__}", outcome_unknown=broken and write
     )
+
+
+def lost(error: psycopg.Error) -> StorageUnavailable:
+    """The error to raise for each write of a batch whose connection was lost, whatever the last that it said."""
+    first = str(error).strip().splitlines()
+    return StorageUnavailable(f"PostgreSQL: {first[0] if first else type(error).__name__}", outcome_unknown=True)

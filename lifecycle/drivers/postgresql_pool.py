@@ -56,11 +56,18 @@ def conninfo(settings: DatabaseSettings) -> str:
 def arguments(settings: DatabaseSettings) -> dict[str, Any]:
     """How each connection is opened."""
     timeout = int(settings.statement_timeout * 1000)
-    return {
+    shared = {
         "autocommit": True,
         "application_name": "lifecycle",
         "client_encoding": "utf8",
         "connect_timeout": max(2, int(settings.connect_timeout)),
+    }
+    if settings.pooler:
+        # Nothing may be left on a connection that is another's a moment later, prepared statements least of all; and
+        # pgbouncer refuses options that it does not know.
+        return {**shared, "prepare_threshold": None}
+    return {
+        **shared,
         "options": (
             f"-c timezone=UTC -c statement_timeout={timeout} -c idle_in_transaction_session_timeout={IDLE * 1000}"
         ),
@@ -69,7 +76,32 @@ def arguments(settings: DatabaseSettings) -> dict[str, Any]:
     }
 
 
+def limits(settings: DatabaseSettings) -> bytes:
+    """The limits of a transaction behind a pooler, as one statement."""
+    timeout = int(settings.statement_timeout * 1000)
+    return (
+        f"SELECT set_config('statement_timeout', '{timeout}', true),"
+        f" set_config('idle_in_transaction_session_timeout', '{IDLE * 1000}', true)"
+    ).encode()
+
+
+def begin(settings: DatabaseSettings) -> str:
+    """What begins a transaction of several statements. Behind a pooler its limits are the transaction's own."""
+    if not settings.pooler:
+        return "BEGIN"
+    return f"BEGIN; {limits(settings).decode()}"
+
+
+_LOOK = "SELECT current_setting('synchronous_commit'), current_user, coalesce(row_security_active(to_regclass('sessions')), true)"
+
+
 def _configure(settings: DatabaseSettings, row: Any) -> None:
+    if settings.row_security and not row[2]:
+        raise ConfigError(
+            "database.row_security",
+            f"it does not hold for the role {row[1]!r}: connect as one that `lifecycle db row-security on --role NAME`"
+            " was run for, or set this key to false",
+        )
     if row[0] == "off" and not settings.allow_unsafe_durability:
         raise ConfigError(
             "database.allow_unsafe_durability",
@@ -85,9 +117,13 @@ def borrow(settings: DatabaseSettings) -> Pool:
         pool, users = _shared.get(key, (None, 0))
         if pool is None:
 
-            def configure(connection: psycopg.Connection[Any]) -> None:
+            def configure(connection: PreparedConnection) -> None:
                 connection.prepared_max = 500
-                _configure(settings, connection.execute("SHOW synchronous_commit").fetchone())
+                if settings.pooler:
+                    connection.by_name, connection.limits = False, limits(settings)
+                    # One of the few settings that pgbouncer keeps for each client.
+                    connection.execute("SET TIMEZONE TO 'UTC'")
+                _configure(settings, connection.execute(_LOOK).fetchone())
                 made.away = False
 
             made = pool = Pool(
@@ -113,9 +149,12 @@ def release(settings: DatabaseSettings) -> None:
 def async_pool(settings: DatabaseSettings) -> AsyncPool:
     """A pool for one event loop, not yet open."""
 
-    async def configure(connection: psycopg.AsyncConnection[Any]) -> None:
+    async def configure(connection: AsyncPreparedConnection) -> None:
         connection.prepared_max = 500
-        _configure(settings, await (await connection.execute("SHOW synchronous_commit")).fetchone())
+        if settings.pooler:
+            connection.by_name, connection.limits = False, limits(settings)
+            await connection.execute("SET TIMEZONE TO 'UTC'")
+        _configure(settings, await (await connection.execute(_LOOK)).fetchone())
         made.away = False
 
     made = AsyncPool(

@@ -6,7 +6,7 @@ beforehand, and leaving it out takes a third off the time a call spends in Pytho
 (cancellation by Ctrl-C or by asyncio included), its errors and its value loaders remain psycopg's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,7 @@ from psycopg.generators import execute
 from psycopg.pq import ExecStatus, Format
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
+from lifecycle.drivers import postgresql_batch, postgresql_scope
 from lifecycle.recipes.statement import Statement, row_maker
 
 Rows = list[dict[str, Any]]
@@ -95,10 +96,27 @@ class _Preparing:
     """What both kinds of connection share."""
 
     pgconn: Any
-    _ready: dict[Prepared, tuple[bytes, Any]]
+    # Whether statements are kept by name on the server: not where a pooler gives each transaction another connection.
+    by_name = True
+    # A statement that sets a transaction's limits, where the connection has none.
+    limits = b""
+    _ready: dict[Any, tuple[bytes, Any]]
     _names = 0
 
+    def known(self) -> dict[Any, tuple[bytes, Any]]:
+        """The statements that are prepared here: their names, and what reads their rows."""
+        if not hasattr(self, "_ready"):
+            self._ready = {}
+        return self._ready
+
+    def next_name(self) -> bytes:
+        """A name for one more statement."""
+        self._names += 1
+        return b"lifecycle_%d" % self._names
+
     def _steps(self, statement: Prepared, values: list[bytes | None]) -> PQGen[Rows]:
+        if not self.by_name:
+            return (yield from self._unnamed(statement, values))
         try:
             name, transformer = self._ready[statement]
         except (AttributeError, KeyError):
@@ -118,10 +136,25 @@ class _Preparing:
         rows: Rows = transformer.load_rows(0, result.ntuples, statement.make_row)
         return rows
 
+    def _unnamed(self, statement: Prepared, values: list[bytes | None]) -> PQGen[Rows]:
+        """Send the text with the values: it is planned anew each time, and leaves nothing on the connection."""
+        self.pgconn.send_query_params(statement.text, values, result_format=_BINARY)
+        (result,) = yield from execute(self.pgconn)
+        if result.status != _ROWS:
+            raise error_from_result(result)
+        _, transformer = self.known().get(statement, (b"", None))
+        if transformer is None:
+            transformer = Transformer(self)  # type: ignore[arg-type]
+            transformer.set_pgresult(result)
+            self.known()[statement] = (b"", transformer)
+        else:
+            transformer.set_pgresult(result, set_loaders=False)
+        rows: Rows = transformer.load_rows(0, result.ntuples, statement.make_row)
+        return rows
+
     def _first(self, statement: Prepared, values: list[bytes | None]) -> PQGen[Rows]:
         """Prepare the statement, then run it."""
-        self._names += 1
-        name = b"lifecycle_%d" % self._names
+        name = self.next_name()
         self.pgconn.send_prepare(name, statement.text)
         (result,) = yield from execute(self.pgconn)
         if result.status == _FAILED:
@@ -132,9 +165,7 @@ class _Preparing:
             raise error_from_result(result)
         transformer = Transformer(self)  # type: ignore[arg-type]
         transformer.set_pgresult(result)
-        if not hasattr(self, "_ready"):
-            self._ready = {}
-        self._ready[statement] = (name, transformer)
+        self.known()[statement] = (name, transformer)
         return transformer.load_rows(0, result.ntuples, statement.make_row)
 
 
@@ -145,6 +176,14 @@ class PreparedConnection(_Preparing, psycopg.Connection[Any]):
         """The rows of one statement, in its own transaction."""
         return self.wait(self._steps(statement, values))
 
+    def run_scoped(self, statement: Prepared, values: list[bytes | None]) -> Rows:
+        """The same under row-level security, for the manager that runs it."""
+        return self.wait(postgresql_scope.steps(self, statement, values))
+
+    def run_together(self, batch: Sequence[tuple[Prepared, list[bytes | None]]]) -> list[Rows]:
+        """The rows of each statement, all in one transaction. Raises `NotCommitted` when it was rolled back."""
+        return self.wait(postgresql_batch.steps(self, batch))
+
 
 class AsyncPreparedConnection(_Preparing, psycopg.AsyncConnection[Any]):
     """An async connection that runs prepared statements."""
@@ -152,3 +191,11 @@ class AsyncPreparedConnection(_Preparing, psycopg.AsyncConnection[Any]):
     async def run(self, statement: Prepared, values: list[bytes | None]) -> Rows:
         """The rows of one statement, in its own transaction."""
         return await self.wait(self._steps(statement, values))
+
+    async def run_scoped(self, statement: Prepared, values: list[bytes | None]) -> Rows:
+        """The same under row-level security, for the manager that runs it."""
+        return await self.wait(postgresql_scope.steps(self, statement, values))
+
+    async def run_together(self, batch: Sequence[tuple[Prepared, list[bytes | None]]]) -> list[Rows]:
+        """The rows of each statement, all in one transaction. Raises `NotCommitted` when it was rolled back."""
+        return await self.wait(postgresql_batch.steps(self, batch))

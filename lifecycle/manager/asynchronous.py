@@ -11,8 +11,21 @@ from lifecycle.drivers.sqlite import SqliteDriver
 from lifecycle.drivers.threaded import ThreadedDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import async_method
-from lifecycle.manager.opening import behind_cache, require_postgres, settings_for
-from lifecycle.operations import daemon, leases, lifecycle, messages, people, saving, sessions, sweeps
+from lifecycle.manager.opening import behind_cache, require_postgres, scoped, settings_for
+from lifecycle.operations import (
+    daemon,
+    health,
+    keys,
+    leases,
+    lifecycle,
+    messages,
+    oversight,
+    people,
+    samples,
+    saving,
+    sessions,
+    sweeps,
+)
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
 
@@ -29,7 +42,7 @@ class AsyncSessionManager(HookRegistry):
         super().__init__(context.hooks)
         self.settings = settings
         self._context = context
-        self._driver = driver
+        self._driver = scoped(driver, context, asynchronous=True)
         self._owner = owner
         self._upkeep: Any = None
 
@@ -183,6 +196,8 @@ class AsyncSessionManager(HookRegistry):
     get_active_sessions = async_method(sessions.get_active_sessions)
     get_stats = async_method(sessions.get_stats)
     history = async_method(sessions.history)
+    recent_transitions = async_method(oversight.recent_transitions)
+    list_stuck = async_method(oversight.list_stuck)
 
     suspend_session = async_method(lifecycle.suspend_session)
     resume_session = async_method(lifecycle.resume_session)
@@ -196,6 +211,7 @@ class AsyncSessionManager(HookRegistry):
     load_state = async_method(saving.load_state)
     checkpoint = async_method(saving.checkpoint)
     list_checkpoints = async_method(saving.list_checkpoints)
+    get_checkpoint = async_method(saving.get_checkpoint)
     restore_checkpoint = async_method(saving.restore_checkpoint)
     fork_session = async_method(saving.fork_session)
 
@@ -229,11 +245,24 @@ class AsyncSessionManager(HookRegistry):
     trim = async_method(sweeps.trim)
     apply_policies = async_method(sweeps.apply_policies)
 
+    take_sample = async_method(samples.take_sample)
+    get_counts = async_method(samples.get_counts)
+    get_samples = async_method(samples.get_samples)
+    get_health = async_method(health.get_health)
+
     beat_worker = async_method(daemon.beat_worker)
     remove_worker = async_method(daemon.remove_worker)
     list_workers = async_method(daemon.list_workers)
     take_job = async_method(daemon.take_job)
     end_job = async_method(daemon.end_job)
+
+    create_key = async_method(keys.create_key)
+    list_keys = async_method(keys.list_keys)
+    get_key = async_method(keys.get_key)
+    verify_key = async_method(keys.verify_key)
+    revoke_key = async_method(keys.revoke_key)
+    any_key = async_method(keys.any_key)
+    share_secret = async_method(keys.share_secret)
 
 
 def async_driver_for(settings: DatabaseSettings) -> "ThreadedDriver | PostgresLike":

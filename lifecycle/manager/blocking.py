@@ -10,8 +10,21 @@ from lifecycle.drivers.mariadb import MariadbDriver
 from lifecycle.drivers.sqlite import SqliteDriver
 from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import sync_method
-from lifecycle.manager.opening import behind_cache, require_postgres, settings_for
-from lifecycle.operations import daemon, leases, lifecycle, messages, people, saving, sessions, sweeps
+from lifecycle.manager.opening import behind_cache, require_postgres, scoped, settings_for
+from lifecycle.operations import (
+    daemon,
+    health,
+    keys,
+    leases,
+    lifecycle,
+    messages,
+    oversight,
+    people,
+    samples,
+    saving,
+    sessions,
+    sweeps,
+)
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
 
@@ -28,7 +41,7 @@ class SessionManager(HookRegistry):
         super().__init__(context.hooks)
         self.settings = settings
         self._context = context
-        self._driver = driver
+        self._driver = scoped(driver, context, asynchronous=False)
         self._owner = owner
         self._stop: Callable[[], object] | None = None
 
@@ -178,6 +191,8 @@ class SessionManager(HookRegistry):
     get_active_sessions = sync_method(sessions.get_active_sessions)
     get_stats = sync_method(sessions.get_stats)
     history = sync_method(sessions.history)
+    recent_transitions = sync_method(oversight.recent_transitions)
+    list_stuck = sync_method(oversight.list_stuck)
 
     suspend_session = sync_method(lifecycle.suspend_session)
     resume_session = sync_method(lifecycle.resume_session)
@@ -191,6 +206,7 @@ class SessionManager(HookRegistry):
     load_state = sync_method(saving.load_state)
     checkpoint = sync_method(saving.checkpoint)
     list_checkpoints = sync_method(saving.list_checkpoints)
+    get_checkpoint = sync_method(saving.get_checkpoint)
     restore_checkpoint = sync_method(saving.restore_checkpoint)
     fork_session = sync_method(saving.fork_session)
 
@@ -224,11 +240,24 @@ class SessionManager(HookRegistry):
     trim = sync_method(sweeps.trim)
     apply_policies = sync_method(sweeps.apply_policies)
 
+    take_sample = sync_method(samples.take_sample)
+    get_counts = sync_method(samples.get_counts)
+    get_samples = sync_method(samples.get_samples)
+    get_health = sync_method(health.get_health)
+
     beat_worker = sync_method(daemon.beat_worker)
     remove_worker = sync_method(daemon.remove_worker)
     list_workers = sync_method(daemon.list_workers)
     take_job = sync_method(daemon.take_job)
     end_job = sync_method(daemon.end_job)
+
+    create_key = sync_method(keys.create_key)
+    list_keys = sync_method(keys.list_keys)
+    get_key = sync_method(keys.get_key)
+    verify_key = sync_method(keys.verify_key)
+    revoke_key = sync_method(keys.revoke_key)
+    any_key = sync_method(keys.any_key)
+    share_secret = sync_method(keys.share_secret)
 
 
 def driver_for(settings: DatabaseSettings) -> "DbapiDriver | PostgresLike":

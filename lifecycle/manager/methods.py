@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_args
 
+from lifecycle import observing
 from lifecycle.operations.context import Context
 from lifecycle.operations.typing import Steps
 
@@ -17,9 +18,20 @@ def sync_method(operation: Callable[Concatenate[Context, P], Steps[T]]) -> Calla
 
     @functools.wraps(operation)
     def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-        result: T = self._driver.run(operation(self._context, *args, **kwargs))
+        steps = operation(self._context, *args, **kwargs)
+        if not observing.OBSERVERS:
+            plain: T = self._driver.run(steps)
+            return plain
+        ends = observing.begin(name, self)
+        try:
+            result: T = self._driver.run(steps)
+        except BaseException as error:
+            observing.end(ends, error)
+            raise
+        observing.end(ends, None, result)
         return result
 
+    name = operation.__name__
     _sign(method, operation)
     return cast("Any", method)  # type: ignore[no-any-return]
 
@@ -31,9 +43,20 @@ def async_method(
 
     @functools.wraps(operation)
     async def method(self: Any, *args: P.args, **kwargs: P.kwargs) -> T:
-        result: T = await self._driver.run(operation(self._context, *args, **kwargs))
+        steps = operation(self._context, *args, **kwargs)
+        if not observing.OBSERVERS:
+            plain: T = await self._driver.run(steps)
+            return plain
+        ends = observing.begin(name, self)
+        try:
+            result: T = await self._driver.run(steps)
+        except BaseException as error:
+            observing.end(ends, error)
+            raise
+        observing.end(ends, None, result)
         return result
 
+    name = operation.__name__
     _sign(method, operation)
     return cast("Any", method)  # type: ignore[no-any-return]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from lifecycle import urls
 from lifecycle.errors import ConfigError
+from lifecycle.operations.context import Context
 from lifecycle.settings import Settings
 
 
@@ -24,6 +25,16 @@ def behind_cache(driver: Any, settings: Settings, *, asynchronous: bool) -> Any:
     from lifecycle.cache.driver import AsyncCachedDriver, CachedDriver
 
     return AsyncCachedDriver(driver, settings) if asynchronous else CachedDriver(driver, settings)
+
+
+def scoped(driver: Any, context: Context, *, asynchronous: bool) -> Any:
+    """The driver as a manager has it: under row-level security it sends along whose sessions the manager is for."""
+    if not context.settings.database.row_security:
+        return driver
+    from lifecycle.drivers.postgresql_scope import AsyncScopedDriver, ScopedDriver
+
+    shared = driver.inner if isinstance(driver, ScopedDriver) else driver
+    return (AsyncScopedDriver if asynchronous else ScopedDriver)(shared, context.scope)
 
 
 def require_postgres() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 _put = object.__setattr__
 
@@ -91,6 +91,14 @@ class Checkpoint(Read):
     created_at: datetime
 
 
+class CheckpointDocuments(Checkpoint):
+    """A checkpoint with the documents that it keeps."""
+
+    conversation: Any
+    context: Any
+    plan: Any
+
+
 class Message(Read):
     """One message; `seq` orders it within its session."""
 
@@ -157,6 +165,13 @@ class SessionPage(Read):
     next_cursor: str | None
 
 
+class StuckSession(Read):
+    """A session that nobody seems to get on with, and why."""
+
+    why: str
+    session: Session
+
+
 class SweepReport(Read):
     """What a sweep did, or with `dry_run` would have done.
 
@@ -175,6 +190,50 @@ class SweepReport(Read):
     session_ids: list[str]
 
 
+class SessionCounts(Read):
+    """What a worker counted when it last looked, at `sampled_at`; ages are in whole seconds.
+
+    `due_to_expire` and `due_to_prune` count up to 100,000 over all tenants: that number stands for as many or more.
+    `backlog_age` is how long ago the oldest session that is due to expire should have been. `transitions` are those
+    since counting began, by trigger, of all tenants together; empty for a single one.
+    """
+
+    sampled_at: datetime
+    by_state: Mapping[str, int]
+    due_to_expire: int
+    backlog_age: float
+    due_to_prune: int
+    pending_approvals: int
+    leased: int
+    transitions: Mapping[str, int]
+
+
+class Samples(Read):
+    """Numbers over time: for each name the (time, value) pairs, oldest first.
+
+    `sampled_at` is when a worker last looked, None if none ever did. `counted_since` is when transitions began to be
+    counted: the hours from then on are all there, with 0 where nothing happened.
+    """
+
+    sampled_at: datetime | None
+    counted_since: datetime | None
+    series: Mapping[str, list[tuple[datetime, float]]]
+
+
+class Health(Read):
+    """Whether the database answers with the right schema, and how its jobs go.
+
+    `at` is the database's time, `schema_revision` that of its tables. `jobs` and
+    `workers` are the rows of `list_workers`. `counts` is None where no worker ever counted.
+    """
+
+    at: datetime
+    schema_revision: str | None
+    jobs: list[dict[str, Any]]
+    workers: list[dict[str, Any]]
+    counts: SessionCounts | None
+
+
 class Stats(Read):
     """Totals of a tenant's sessions. Sizes are in bytes, ages in seconds."""
 
@@ -190,3 +249,22 @@ class Stats(Read):
     oldest_due_at: datetime | None
     backlog_age: float
     sizes: Mapping[str, int]
+
+
+class ApiKey(Read):
+    """A key to the HTTP API; `tenant` is None where it opens everybody's sessions. Its text is nowhere."""
+
+    key_id: str
+    tenant: str | None
+    name: str
+    scope: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class NewApiKey(ApiKey):
+    """A key that was just made, with its text (`key`), which nothing shows again."""
+
+    key: str = Field(repr=False)

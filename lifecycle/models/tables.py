@@ -111,6 +111,7 @@ class SessionRow(Base, table=True):
         _partial("ix_sessions_claimable", "available_at", where="available_at IS NOT NULL"),
         _partial("ix_sessions_children", "tenant", "parent_id", where="parent_id IS NOT NULL"),
         _partial("ix_sessions_lease_holder", "lease_holder", where="lease_holder IS NOT NULL"),
+        _partial("ix_sessions_rescued", "rescues", where="rescues >= 2"),
         _partial("ix_sessions_deleted", "deleted_at", where="deleted_at IS NOT NULL"),
         Index("ix_sessions_listed", "tenant", "listed_at"),
         Index("ix_sessions_state", "tenant", "state", "listed_at"),
@@ -315,6 +316,75 @@ class WorkerJobRow(Base, table=True):
     __table_args__ = (PrimaryKeyConstraint("job", "slice_no"), _OPTIONS)
 
 
+class ApiKeyRow(Base, table=True):
+    """A key to the HTTP API: a digest of its secret, whose sessions it opens (NULL: everybody's) and for what."""
+
+    __tablename__ = "api_keys"
+
+    key_id: str = _col(key_text())
+    tenant: str | None = _col(key_text(), null=True)
+    name: str = _col(key_text())
+    scope: str = _col(key_text())
+    digest: str = _col(key_text())
+    created_at: datetime = _col(Timestamp())
+    expires_at: datetime | None = _col(Timestamp(), null=True)
+    revoked_at: datetime | None = _col(Timestamp(), null=True)
+    last_used_at: datetime | None = _col(Timestamp(), null=True)
+
+    __table_args__ = (PrimaryKeyConstraint("key_id"), _OPTIONS)
+
+
+class IdempotencyKeyRow(Base, table=True):
+    """A request to the HTTP API that must not be carried out twice, and what it was answered (NULL: still under way)."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant: str = _col(key_text())
+    caller: str = _col(key_text())
+    idempotency_key: str = _col(key_text())
+    digest: str = _col(key_text())
+    status: int | None = _col(sa.Integer(), null=True)
+    headers: str | None = _col(long_text(), null=True)
+    body: str | None = _col(long_text(), null=True)
+    created_at: datetime = _col(Timestamp())
+    claimed_at: datetime = _col(Timestamp())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "caller", "idempotency_key"),
+        Index("ix_idempotency_keys_created_at", "created_at"),
+        _OPTIONS,
+    )
+
+
+class SampleRow(Base, table=True):
+    """A number of a tenant's at a time: what the dashboard and the metrics show, so that they need not count rows."""
+
+    __tablename__ = "session_samples"
+
+    tenant: str = _col(key_text())
+    name: str = _col(key_text())
+    sampled_at: datetime = _col(Timestamp())
+    value: int = _col(sa.BigInteger())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "name", "sampled_at"),
+        Index("ix_session_samples_sampled_at", "sampled_at"),
+        _OPTIONS,
+    )
+
+
+class SecretRow(Base, table=True):
+    """A secret that the processes which serve the HTTP API share: what signs the dashboard's cookies."""
+
+    __tablename__ = "service_secrets"
+
+    name: str = _col(key_text())
+    value: str = _col(long_text())
+    created_at: datetime = _col(Timestamp())
+
+    __table_args__ = (PrimaryKeyConstraint("name"), _OPTIONS)
+
+
 def table(row: type[Base]) -> sa.Table:
     """The Core table behind a row class."""
     core: sa.Table = getattr(row, "__table__")  # noqa: B009 - SQLModel does not declare it
@@ -331,6 +401,10 @@ connections = table(ConnectionRow)
 tokens = table(TokenRow)
 workers = table(WorkerRow)
 worker_jobs = table(WorkerJobRow)
+api_keys = table(ApiKeyRow)
+idempotency_keys = table(IdempotencyKeyRow)
+samples = table(SampleRow)
+secrets = table(SecretRow)
 
 # Everything that goes with a session when it is removed; the audit log is treated apart, for its tombstones.
 CHILDREN: tuple[sa.Table, ...] = (session_states, checkpoints, messages, approvals, connections, tokens)

@@ -7,7 +7,7 @@ from lifecycle import states
 from lifecycle.errors import InvalidTransition, LeaseLost, SessionNotFound, VersionConflict
 from lifecycle.models.reads import Session
 from lifecycle.operations import rows
-from lifecycle.operations.context import Context
+from lifecycle.operations.context import Context, check_count
 from lifecycle.operations.fencing import Held, fence_of
 from lifecycle.operations.requests import CallHook, GetSession, Move, Row, Touch
 from lifecycle.operations.typing import Steps
@@ -16,7 +16,13 @@ _ATTEMPTS = 20
 
 
 def move(
-    context: Context, trigger: str, session_id: str, reason: str | None, actor: str | None, lease: Held | None
+    context: Context,
+    trigger: str,
+    session_id: str,
+    reason: str | None,
+    actor: str | None,
+    lease: Held | None,
+    expected_version: int | None = None,
 ) -> Steps[Session]:
     """Fire a trigger: one compare-and-set, and no read before it where no hook wants to see the session."""
     session_id = context.check_id(session_id)
@@ -26,10 +32,13 @@ def move(
     actor = context.check_short(actor, "actor")
     fence = fence_of(context.tenant, session_id, lease)
     hooked = bool(context.hooks.conditions.get(trigger) or context.hooks.before.get(trigger))
+    if expected_version is not None:
+        check_count(expected_version, "expected_version", 0, 2**63 - 1)
     expected: int | None = None
     current: Row = {}
     for _ in range(_ATTEMPTS):
-        expected = (yield from _ask_hooks(context, trigger, session_id)) if hooked else None
+        seen = (yield from _ask_hooks(context, trigger, session_id)) if hooked else None
+        expected = seen if expected_version is None else expected_version
         row = yield Move(
             context.tenant,
             session_id,
@@ -56,6 +65,8 @@ def move(
             raise LeaseLost(session_id, fence[1], current["lease_epoch"])
         if current["state"] == target:
             return rows.session(current)
+        if expected_version is not None and current["version"] != expected_version:
+            raise VersionConflict(session_id, expected_version, current["version"])
         if states.moves_to(trigger, current["state"]) is None:
             raise InvalidTransition(session_id, trigger, current["state"], states.allowed(current["state"]))
     raise VersionConflict(session_id, expected or 0, current["version"])
@@ -104,12 +115,13 @@ def suspend_session(
     reason: str | None = None,
     actor: str | None = None,
     lease: Held | None = None,
+    expected_version: int | None = None,
 ) -> Steps[Session]:
     """Put an active session aside and return it; a suspended one is returned as it is.
 
-    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`, and `VersionConflict` with `expected_version`.
     """
-    return (yield from move(context, "suspend", session_id, reason, actor, lease))
+    return (yield from move(context, "suspend", session_id, reason, actor, lease, expected_version))
 
 
 def resume_session(
@@ -119,12 +131,13 @@ def resume_session(
     reason: str | None = None,
     actor: str | None = None,
     lease: Held | None = None,
+    expected_version: int | None = None,
 ) -> Steps[Session]:
     """Take a suspended session up again and return it; an active one is returned as it is.
 
-    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`, and `VersionConflict` with `expected_version`.
     """
-    return (yield from move(context, "resume", session_id, reason, actor, lease))
+    return (yield from move(context, "resume", session_id, reason, actor, lease, expected_version))
 
 
 def complete_session(
@@ -134,9 +147,13 @@ def complete_session(
     reason: str | None = None,
     actor: str | None = None,
     lease: Held | None = None,
+    expected_version: int | None = None,
 ) -> Steps[Session]:
-    """Finish a session that reached its goal and return it. Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`."""
-    return (yield from move(context, "complete", session_id, reason, actor, lease))
+    """Finish a session that reached its goal and return it.
+
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`, and `VersionConflict` with `expected_version`.
+    """
+    return (yield from move(context, "complete", session_id, reason, actor, lease, expected_version))
 
 
 def end_session(
@@ -146,12 +163,13 @@ def end_session(
     reason: str | None = None,
     actor: str | None = None,
     lease: Held | None = None,
+    expected_version: int | None = None,
 ) -> Steps[Session]:
     """Finish a session for any other reason, failure included, and return it.
 
-    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`, and `VersionConflict` with `expected_version`.
     """
-    return (yield from move(context, "end", session_id, reason, actor, lease))
+    return (yield from move(context, "end", session_id, reason, actor, lease, expected_version))
 
 
 def expire_session(
@@ -161,9 +179,13 @@ def expire_session(
     reason: str | None = None,
     actor: str | None = None,
     lease: Held | None = None,
+    expected_version: int | None = None,
 ) -> Steps[Session]:
-    """Expire a session now, whatever its deadline, and return it. Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`."""
-    return (yield from move(context, "expire", session_id, reason, actor, lease))
+    """Expire a session now, whatever its deadline, and return it.
+
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`, and `VersionConflict` with `expected_version`.
+    """
+    return (yield from move(context, "expire", session_id, reason, actor, lease, expected_version))
 
 
 def reopen_session(
@@ -173,12 +195,13 @@ def reopen_session(
     reason: str | None = None,
     actor: str | None = None,
     lease: Held | None = None,
+    expected_version: int | None = None,
 ) -> Steps[Session]:
     """Make an expired session active again, with fresh deadlines, and return it.
 
-    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`.
+    Raises `SessionNotFound`, `InvalidTransition`, `LeaseLost`, and `VersionConflict` with `expected_version`.
     """
-    return (yield from move(context, "reopen", session_id, reason, actor, lease))
+    return (yield from move(context, "reopen", session_id, reason, actor, lease, expected_version))
 
 
 def touch_session(context: Context, session_id: str | Sequence[str]) -> Steps[int]:

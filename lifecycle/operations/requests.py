@@ -209,6 +209,25 @@ class GetHistory(OfSession):
 
 
 @dataclass(slots=True)
+class RecentTransitions(Request):
+    """Read the newest lines of the audit log, of one session (with its tenant) or of all, newest first: rows."""
+
+    tenant: str | None
+    session_id: str | None
+    limit: int
+
+
+@dataclass(slots=True)
+class ListStuck(Request):
+    """Read the sessions that are stuck for one reason, the longest first: rows."""
+
+    tenant: str | None
+    why: str
+    silent_for: int
+    limit: int
+
+
+@dataclass(slots=True)
 class GetStats(Request):
     """Read totals: a mapping."""
 
@@ -228,6 +247,13 @@ class MakeCheckpoint(OfSession):
 @dataclass(slots=True)
 class ListCheckpoints(OfSession):
     """Read the checkpoints' rows without their documents, oldest first."""
+
+
+@dataclass(slots=True)
+class GetCheckpoint(OfSession):
+    """Read one checkpoint with its documents: its row or None."""
+
+    seq: int
 
 
 @dataclass(slots=True)
@@ -418,7 +444,7 @@ class EraseArchived(Request):
 
 @dataclass(slots=True)
 class Trim(Request):
-    """Remove what housekeeping keeps for a while only (tombstones, retry tokens): the number removed."""
+    """Remove what housekeeping keeps for a while only (tombstones, retry tokens, samples): the number removed."""
 
     tenant: str | None
     table: str
@@ -476,6 +502,61 @@ class EndJob(Request):
 
 
 @dataclass(slots=True)
+class ReadSampled(Request):
+    """Read when sessions were last counted and how long that took: (time or None, seconds, now)."""
+
+    tenant: str | None
+
+
+@dataclass(slots=True)
+class ReadSchema(Request):
+    """Read the revision of the tables: its name or None."""
+
+
+@dataclass(slots=True)
+class CountSessions(Request):
+    """Count sessions of a tenant or of each: {tenant: {name: number}}. What is due is counted up to `limit`."""
+
+    tenant: str | None
+    limit: int
+
+
+@dataclass(slots=True)
+class StoreSamples(Request):
+    """Keep what was counted, in place of what was before in the same ten minutes: when.
+
+    `seconds` is how long the counting took.
+    """
+
+    tenant: str | None
+    numbers: Mapping[str, Mapping[str, float]]
+    totals: Mapping[str, float]
+    seconds: float
+
+
+@dataclass(slots=True)
+class CountTransitions(Request):
+    """Count the next committed lines of the audit log, `limit` at most, by hour: (number, whether there are more).
+
+    The log is one for all tenants, and so is the place up to which it is counted.
+    """
+
+    limit: int
+
+
+@dataclass(slots=True)
+class ReadSamples(Request):
+    """Read samples: (last sampled at or None, transitions counted since or None, now, rows, {trigger: number} so far).
+
+    Those from `since` on, or those of the last look.
+    """
+
+    tenant: str | None
+    names: tuple[str, ...]
+    since: datetime | None
+
+
+@dataclass(slots=True)
 class StartWatch(Request):
     """The place behind all that is committed, or the given one if it can be one of this database's.
 
@@ -496,6 +577,87 @@ class ReadTransitions(Request):
     after: Place
     limit: int
     session_id: str | None
+
+
+@dataclass(slots=True)
+class CreateKey(Request):
+    """Insert a key to the HTTP API: its row."""
+
+    values: Row
+    expires_in: int | None
+
+
+@dataclass(slots=True)
+class GetKey(Request):
+    """Read a key to the HTTP API, its digest too: its row with `now`, or None."""
+
+    key_id: str
+
+
+@dataclass(slots=True)
+class AnyKey(Request):
+    """Whether there is a key to the HTTP API at all."""
+
+
+@dataclass(slots=True)
+class ListKeys(Request):
+    """Read the keys to the HTTP API, of one tenant or all: rows."""
+
+    tenant: str | None
+
+
+@dataclass(slots=True)
+class RevokeKey(Request):
+    """Make a key to the HTTP API open nothing any more: its row, or None if there is none."""
+
+    key_id: str
+    tenant: str | None
+
+
+@dataclass(slots=True)
+class StampKey(Request):
+    """Write that a key to the HTTP API is in use, unless that was written in the last so many seconds."""
+
+    key_id: str
+    seconds: int
+
+
+@dataclass(slots=True)
+class ShareSecret(Request):
+    """Read a secret that processes share, or make `value` it: the value. Raises DuplicateKey if another just did."""
+
+    name: str
+    value: str
+
+
+@dataclass(slots=True)
+class ClaimAttempt(Request):
+    """Note that a request under an idempotency key is being carried out: its row, with `claimed`, `now` and `lapsed`.
+
+    It is the caller's to carry out if nobody had the key within `keep` seconds, or, with `repeatable`, whoever had it
+    gave no answer within `lapse` seconds; and only with the same digest.
+    """
+
+    tenant: str
+    caller: str
+    key: str
+    digest: str
+    keep: int
+    lapse: int
+    repeatable: bool
+
+
+@dataclass(slots=True)
+class AnswerAttempt(Request):
+    """Keep the answer of a claimed attempt, or forget the attempt with `status` None: whether it was still the caller's."""
+
+    tenant: str
+    caller: str
+    key: str
+    claimed_at: datetime
+    status: int | None = None
+    headers: str | None = None
+    body: str | None = None
 
 
 @dataclass(slots=True)
@@ -522,11 +684,21 @@ READS: tuple[type[Request], ...] = (
     GetHistory,
     GetStats,
     ListCheckpoints,
+    GetCheckpoint,
+    RecentTransitions,
+    ListStuck,
     ListApprovals,
     ListConnections,
     CountDue,
     OldestDue,
     ListWorkers,
+    ReadSchema,
+    ReadSampled,
+    CountSessions,
+    ReadSamples,
     StartWatch,
     ReadTransitions,
+    GetKey,
+    AnyKey,
+    ListKeys,
 )

@@ -6,6 +6,7 @@ from lifecycle.documents import decode
 from lifecycle.models.reads import (
     Approval,
     Checkpoint,
+    CheckpointDocuments,
     Connection,
     Message,
     SavedState,
@@ -36,6 +37,12 @@ def saved_state(row: Row) -> SavedState:
 def checkpoint(row: Row) -> Checkpoint:
     """A checkpoint without its documents."""
     return Checkpoint.of({name: row[name] for name in Checkpoint.model_fields} | {"data": decode(row["data"])})
+
+
+def checkpoint_documents(row: Row) -> CheckpointDocuments:
+    """A checkpoint with its documents."""
+    read = {name: decode(row[name]) for name in ("data", "conversation", "context", "plan")}
+    return CheckpointDocuments.of({name: row[name] for name in CheckpointDocuments.model_fields} | read)
 
 
 def message(row: Row) -> Message:

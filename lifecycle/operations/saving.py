@@ -13,7 +13,7 @@ from lifecycle.errors import (
     TokenReused,
 )
 from lifecycle.ids import uuid7
-from lifecycle.models.reads import Checkpoint, SavedState, Session
+from lifecycle.models.reads import Checkpoint, CheckpointDocuments, SavedState, Session
 from lifecycle.operations import rows
 from lifecycle.operations.context import Context, check_count
 from lifecycle.operations.fencing import Held, fence_of
@@ -21,6 +21,7 @@ from lifecycle.operations.refusal import explain
 from lifecycle.operations.requests import (
     DuplicateKey,
     ForkSession,
+    GetCheckpoint,
     GetToken,
     ListCheckpoints,
     LoadState,
@@ -144,6 +145,16 @@ def list_checkpoints(context: Context, session_id: str) -> Steps[list[Checkpoint
     """The session's checkpoints, oldest first."""
     found = yield ListCheckpoints(context.tenant, context.check_id(session_id))
     return [rows.checkpoint(row) for row in found]
+
+
+def get_checkpoint(context: Context, session_id: str, seq: int) -> Steps[CheckpointDocuments]:
+    """A checkpoint with the documents that it keeps. Raises `CheckpointNotFound`."""
+    session_id = context.check_id(session_id)
+    check_count(seq, "seq", 1, 2**63 - 1)
+    row = yield GetCheckpoint(context.tenant, session_id, seq)
+    if row is None:
+        raise CheckpointNotFound(session_id, seq)
+    return rows.checkpoint_documents(row)
 
 
 def restore_checkpoint(context: Context, session_id: str, seq: int, *, lease: Held | None = None) -> Steps[int]:

@@ -398,13 +398,19 @@ def _aware(value: Any, name: str) -> datetime | None:
         return None
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise InvalidArgument(f"{name} must be a datetime with a time zone, not {value!r}")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidArgument(f"{name} must be in the years 1 to 9999 in UTC, not {value.isoformat()}") from None
 
 
 def _metadata_filter(context: Context, wanted: Mapping[Any, Any]) -> tuple[tuple[str, str], ...]:
     for name, value in wanted.items():
         if not isinstance(name, str) or isinstance(value, (dict, list)):
             raise InvalidArgument(f"metadata filter {name!r}: compare a name with text, a number, a boolean or None")
+        # Beyond what may be stored as metadata nothing can match. U+0000 can, and no database can be asked for it.
+        for text in (name, value) if isinstance(value, str) else (name,):
+            check_text(text, "metadata filter", context.limits.metadata_bytes, "limits.metadata_bytes")
     return tuple((name, context.metadata({name: value}, "metadata")[1:-1]) for name, value in wanted.items())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from lifecycle import states
 from lifecycle.errors import InvalidArgument, SessionNotFound
 from lifecycle.models.reads import SweepReport
+from lifecycle.operations.attempts import LAPSE
 from lifecycle.operations.context import Context, check_count
 from lifecycle.operations.requests import (
     CountDue,
@@ -227,14 +228,20 @@ def cleanup_after_delegation(
 
 
 def trim(context: Context, *, batch: int = 1000, budget: float | None = None) -> Steps[int]:
-    """Remove what is kept for a while only: audit rows of removed sessions, and retry tokens; the number removed.
+    """Remove what is kept for a while only; the number removed.
+
+    That is audit rows of removed sessions, retry tokens, samples, and what the HTTP API answered under an idempotency
+    key.
 
     With a `budget` in seconds it may stop early; it then removed at least `batch` rows.
     """
     started = context.monotonic()
     total = 0
     keep = context.settings.housekeeping
-    for table, seconds in (("tombstones", keep.tombstones), ("tokens", keep.tokens)):
+    attempts = max(context.settings.web.idempotency, LAPSE)  # one that is under way stays noted
+    for table, seconds in (
+        ("tombstones", keep.tombstones), ("tokens", keep.tokens), ("samples", keep.samples), ("attempts", attempts),
+    ):  # fmt: skip
         while True:
             removed: int = yield Trim(context.tenant_or_all, table, int(seconds), batch)
             total += removed

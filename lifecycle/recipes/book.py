@@ -9,17 +9,22 @@ from lifecycle.recipes import (
     keyed,
     lists,
     mariadb_watching,
+    oversight,
     postgresql,
     postgresql_importing,
     postgresql_leases,
+    postgresql_lists,
+    samples,
     sweeps,
     watching,
 )
 from lifecycle.recipes.portable import (
+    attempts,
     base,
     claims,
     daemon,
     importing,
+    keys,
     leases,
     messages,
     moves,
@@ -31,6 +36,7 @@ from lifecycle.recipes.statement import Single
 
 PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     **{kind: keyed.recipe(single) for kind, single in keyed.READS.items()},
+    **{kind: keyed.recipe(single) for kind, single in keys.READS.items()},
     r.CreateSession: sessions.create_session,
     r.CreateSessions: importing.create_sessions,
     r.SaveState: saving.save_state,
@@ -47,8 +53,11 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.ListSessions: lists.list_sessions,
     r.GetHistory: sessions.get_history,
     r.GetStats: lists.get_stats,
+    r.RecentTransitions: oversight.recent_transitions,
+    r.ListStuck: oversight.list_stuck,
     r.MakeCheckpoint: saving.make_checkpoint,
     r.ListCheckpoints: saving.list_checkpoints,
+    r.GetCheckpoint: saving.get_checkpoint,
     r.RestoreCheckpoint: saving.restore_checkpoint,
     r.ForkSession: saving.fork_session,
     r.RequestApproval: people.request_approval,
@@ -71,27 +80,44 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.ListWorkers: daemon.list_workers,
     r.TakeJob: daemon.take_job,
     r.EndJob: daemon.end_job,
+    r.ReadSchema: daemon.read_schema,
     r.StartWatch: watching.start_watch,
     r.ReadTransitions: watching.read_transitions,
+    r.ClaimAttempt: attempts.claim_attempt,
+    r.AnswerAttempt: attempts.answer_attempt,
+    r.CreateKey: keys.create_key,
+    r.ListKeys: keys.list_keys,
+    r.RevokeKey: keys.revoke_key,
+    r.StampKey: keys.stamp_key,
+    r.ShareSecret: keys.share_secret,
 }
 
 # What a dialect does better in its own way.
 RECIPES: dict[str, dict[type[r.Request], Callable[[Any], base.Recipe]]] = {
     "postgresql": {
         **PORTABLE,
+        **samples.RECIPES["postgresql"],
         r.CreateSessions: postgresql_importing.create_sessions,
         r.SweepBatch: bulk.sweep_batch,
+        r.ListSessions: postgresql_lists.list_sessions,
     },
-    "sqlite": PORTABLE,
+    "sqlite": {**PORTABLE, **samples.RECIPES["sqlite"]},
     "mysql": {
         **PORTABLE,
+        **samples.RECIPES["mysql"],
         r.StartWatch: mariadb_watching.start_watch,
         r.ReadTransitions: mariadb_watching.read_transitions,
     },
 }
 
+# What is met otherwise where PostgreSQL's row-level security is on.
+SECURED: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
+    **RECIPES["postgresql"],
+    r.ListSessions: postgresql_lists.list_secured_sessions,
+}
+
 SINGLES: dict[str, dict[type[r.Request], Single]] = {
-    "postgresql": {**postgresql.SINGLES, **postgresql_leases.SINGLES, **watching.SINGLES},
-    "sqlite": keyed.READS,
+    "postgresql": {**postgresql.SINGLES, **postgresql_leases.SINGLES, **watching.SINGLES, **keys.READS},
+    "sqlite": {**keyed.READS, **keys.READS},
     "mysql": {},
 }

@@ -39,11 +39,11 @@ _MAKE = Statement(
     .values({"job": p("job"), "slice_no": p("slice_no"), "term": p("term")})
 )
 # Not by comparing pairs: MariaDB finds no range of the index in that.
-_BY_NUMBER = chooser(
-    T.txid,
+BY_NUMBER = (
     p("position", sa.BigInteger()) <= T.txid,
     sa.or_(p("position", sa.BigInteger()) < T.txid, p("id", sa.BigInteger()) < T.id),
 )
+_BY_NUMBER = chooser(T.txid, *BY_NUMBER)
 
 
 @cache
@@ -54,7 +54,7 @@ def _number() -> Statement:
 
 def start_watch(request: r.StartWatch) -> Recipe:
     """Behind all that is committed, once it is numbered (None while there is more of it); or at a place reached."""
-    if request.after is None and (yield from _number_committed(_BACKLOG)):
+    if request.after is None and (yield from number_committed(_BACKLOG)):
         return None
     found = yield _LOOK, bound(_OWN)
     following = (found[0]["term"] if found else 0) + 1
@@ -65,12 +65,12 @@ def start_watch(request: r.StartWatch) -> Recipe:
 
 def read_transitions(request: r.ReadTransitions) -> Recipe:
     """Number what is committed, then read a page by number."""
-    unnumbered = yield from _number_committed(_BATCH)
+    unnumbered = yield from number_committed(_BATCH)
     found, last, full = read(request, (yield _BY_NUMBER(request), bind(request)))
     return found, last, full or unnumbered
 
 
-def _number_committed(limit: int) -> Recipe:
+def number_committed(limit: int) -> Recipe:
     """Give a batch of committed lines their number; whether there may be more of them."""
     if not (yield _UNNUMBERED, {"p_limit": 1}):
         return False

@@ -228,6 +228,8 @@ def _expire_approvals(found: list[Row], request: r.SweepBatch) -> Recipe:
 _TRIM = {
     "tombstones": (t.transitions, ("id",), t.transitions.c.to_state.is_(None)),
     "tokens": (t.tokens, ("tenant", "session_id", "token"), sa.true()),
+    "samples": (t.samples, ("tenant", "name", "sampled_at"), sa.true()),
+    "attempts": (t.idempotency_keys, ("tenant", "caller", "idempotency_key"), sa.true()),
 }
 
 
@@ -235,11 +237,12 @@ _TRIM = {
 def _trim_statements(name: str, tenant: bool) -> tuple[Statement, Statement]:
     table, columns, more = _TRIM[name]
     keys = [table.c[column] for column in columns]
+    made_at = table.c.sampled_at if table is t.samples else table.c.created_at
     old = (
         sa.select(*keys)
-        .where(more, table.c.created_at <= p("cutoff", Timestamp()))
+        .where(more, made_at <= p("cutoff", Timestamp()))
         .where(table.c.tenant == p("tenant") if tenant else sa.true())
-        .order_by(table.c.created_at)
+        .order_by(made_at)
         .limit(p("limit", sa.Integer()))
     )
     return Statement(old), Statement(

@@ -90,7 +90,8 @@ def read(request: r.ReadTransitions, rows: list[Row]) -> tuple[list[Row], tuple[
     return wanted, (last["position"], last["id"]), last.get("seen", len(rows)) >= request.limit
 
 
-_BY_ID = chooser(T.id, T.id > _ID)
+BY_ID = (T.id > _ID,)
+_BY_ID = chooser(T.id, *BY_ID)
 _LAST_ID = Statement(
     sa.select(sa.column("seq", sa.BigInteger()))
     .select_from(sa.table("sqlite_sequence"))
@@ -110,7 +111,8 @@ def read_transitions(request: r.ReadTransitions) -> Recipe:
     return read(request, (yield _BY_ID(request), bind(request)))
 
 
-_BY_TRANSACTION = chooser(T.txid, sa.tuple_(T.txid, T.id) > sa.tuple_(_POSITION, _ID), T.txid < _HORIZON)
+SETTLED = (sa.tuple_(T.txid, T.id) > sa.tuple_(_POSITION, _ID), T.txid < _HORIZON)
+_BY_TRANSACTION = chooser(T.txid, *SETTLED)
 _LOOK = Statement(sa.select(sa.cast(_SNAPSHOT, sa.Text()).label("snapshot")))
 
 

@@ -19,7 +19,7 @@ class CacheSettings(Section):
     """A name for this database among those that share the server; without one it is made from the database's URL."""
     ttl: Seconds = 86_400
     """Seconds an entry is kept."""
-    timeout: Annotated[float, BeforeValidator(no_bool), Field(gt=0, le=10, allow_inf_nan=False)] = 0.05
+    timeout: Annotated[float, BeforeValidator(no_bool), Field(gt=0, le=10, allow_inf_nan=False)] = 0.04
     """Seconds that the cache may cost one call, all in all."""
     max_bytes: Count = 1_048_576
     """Bytes of the largest entry: what is larger is read from the database."""

@@ -2,7 +2,7 @@
 
 import re
 
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator
 
 from lifecycle.settings.section import Section
 from lifecycle.settings.values import Count, Seconds
@@ -27,6 +27,17 @@ class DatabaseSettings(Section):
     """Work on a database that may lose acknowledged writes when it crashes."""
     notify: bool = True
     """On PostgreSQL, wake who waits by NOTIFY, ahead of his next look."""
+    pooler: bool = False
+    """On PostgreSQL, whether a pooler gives each transaction another connection (pgbouncer's transaction mode)."""
+    row_security: bool = False
+    """On PostgreSQL, have row-level security back the tenant's filter (`lifecycle db row-security`)."""
+
+    @field_validator("row_security")
+    @classmethod
+    def _has_rows(cls, on: bool, info: ValidationInfo) -> bool:
+        if on and not str(info.data.get("url", "postgresql")).startswith("postgresql"):
+            raise ValueError("must be false: only PostgreSQL has row-level security")
+        return on
 
     @field_validator("url")
     @classmethod

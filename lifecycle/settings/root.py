@@ -17,7 +17,9 @@ from lifecycle.settings.limits import LimitsSettings
 from lifecycle.settings.mistakes import explain, unknown
 from lifecycle.settings.policies import PoliciesSettings
 from lifecycle.settings.section import Section
+from lifecycle.settings.telemetry import TelemetrySettings
 from lifecycle.settings.values import Seconds, lower
+from lifecycle.settings.web import WebSettings
 from lifecycle.settings.worker import WorkerSettings
 
 PREFIX: Final = "LIFECYCLE_"
@@ -31,6 +33,8 @@ class HousekeepingSettings(Section):
     """Seconds the audit rows of a deleted session are kept."""
     tokens: Seconds = 86_400
     """Seconds a retry token is remembered."""
+    samples: Seconds = 1_209_600
+    """Seconds the numbers over time are kept that the dashboard and the metrics show."""
 
 
 class LoggingSettings(Section):
@@ -71,6 +75,10 @@ class Settings(BaseSettings):
     """Where sessions are written before they are removed."""
     directories: DirectoriesSettings = DirectoriesSettings()
     """Directories in which agents keep sessions in files."""
+    web: WebSettings = WebSettings()
+    """The HTTP API and the dashboard."""
+    telemetry: TelemetrySettings = TelemetrySettings()
+    """Traces of what is done."""
     housekeeping: HousekeepingSettings = HousekeepingSettings()
     """How long small leftovers are kept."""
     logging: LoggingSettings = LoggingSettings()

@@ -108,6 +108,8 @@ class JobsSettings(Section):
     """Closes connections that fell silent."""
     sync_directories: Annotated[JobSettings, _runs_every(30)] = JobSettings(every=30)
     """Brings what changed in `directories.roots` into the database; without a root it does not run."""
+    sample_counts: Annotated[JobSettings, _runs_every(60)] = JobSettings(every=60)
+    """Counts sessions and transitions for the dashboard and the metrics."""
 
     def by_name(self) -> dict[str, JobSettings]:
         """Return each job's settings by its name."""
@@ -123,6 +125,10 @@ class WorkerSettings(Section):
     """Seconds a stopping worker waits for its runs to end."""
     heartbeat: Seconds = 10
     """Seconds between two signs of life."""
+    host: Annotated[str, Field(min_length=1, max_length=255)] = "127.0.0.1"
+    """The address on which the worker serves /metrics, /livez and /readyz."""
+    port: Annotated[int, BeforeValidator(no_bool), Field(ge=0, le=65_535)] | None = None
+    """The port for it, 0 for any that is free; None to serve nothing."""
     watchdog: Seconds = 120
     """Seconds after which a run that has not returned ends the process."""
     jobs: JobsSettings = JobsSettings()

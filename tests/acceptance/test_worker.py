@@ -49,7 +49,14 @@ def until(condition: Callable[[], Any], what: str) -> Any:
 
 def configured(url: str, *, worker: dict[str, Any] | None = None, **job: Any) -> dict[str, Any]:
     """Settings in which every job runs each second; `job` are those of expire_idle."""
-    names = ("prune_sessions", "delete_ghosts", "expire_approvals", "reap_connections", "sync_directories")
+    names = (
+        "prune_sessions",
+        "delete_ghosts",
+        "expire_approvals",
+        "reap_connections",
+        "sync_directories",
+        "sample_counts",
+    )
     jobs = {name: {"every": 1} for name in names}
     return {
         "database": {"url": url},
@@ -250,8 +257,8 @@ def test_two_workers_share_the_work(url: str, launch: Callable[..., Worker]) -> 
     workers[1].signal(signal.SIGTERM)
     assert workers[1].ended() == 0
     assert_whole(url)
-    done = [event["count"] for worker in workers for event in worker.events("sweep_done")]
-    assert sum(done) == 1010
+    done = [event for worker in workers for event in worker.events("sweep_done")]
+    assert sum(event["count"] for event in done if event["sweep"] == "expire_idle") == 1010
 
 
 def test_a_worker_killed_in_a_sweep_leaves_sessions_whole(url: str, launch: Callable[..., Worker]) -> None:
@@ -424,7 +431,9 @@ def test_a_job_that_another_worker_has_is_skipped(url: str) -> None:
         assert done is not None
         assert (done["count"], done["complete"]) == (3, True)
         row = next(row for row in manager.list_workers()["jobs"] if row["slice_no"] == 1)
-        assert (json.loads(row["last_result"]), row["term"], row["last_error"]) == (done, 2, None)
+        result = json.loads(row["last_result"])
+        assert datetime.fromisoformat(result.pop("finished_at")) == row["last_finished_at"]
+        assert (result, row["term"], row["last_error"]) == (done, 2, None)
 
 
 def test_a_failed_sweep_is_told_and_the_others_go_on(

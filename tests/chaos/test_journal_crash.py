@@ -137,7 +137,7 @@ def test_memory_and_journal_agree(directory: Path) -> None:
     after = rows(directory)
     assert {name: after[name] for name in before} == before
     with opened(directory) as manager:
-        manager._driver.store.compact()  # type: ignore[union-attr]
+        manager._driver.store.compact()
         assert list(manager.watch(after=cursor, timeout=0)) == []
     assert rows(directory) == after
 
@@ -152,7 +152,7 @@ def test_numbers_are_not_given_twice(directory: Path) -> None:
     for compact in (False, True):
         with opened(directory) as manager:
             if compact:
-                manager._driver.store.compact()  # type: ignore[union-attr]
+                manager._driver.store.compact()
             manager.create_session(session_id=f"b{compact}")
         numbers = f"SELECT id FROM session_transitions WHERE session_id = 'b{compact}'"
         with connected(f"jsonl:///{directory}") as connection:
@@ -206,7 +206,7 @@ def test_a_compaction_cut_at_any_byte_changes_nothing(directory: Path, written: 
     """Before the rename the old journal counts, whatever there is of the new one; after it the new one, all of it."""
     expected = rows(directory)
     with opened(directory) as manager:
-        manager._driver.store.compact()  # type: ignore[union-attr]
+        manager._driver.store.compact()
     fresh = (directory / journal.JOURNAL).read_bytes()
     assert fresh != written
     assert rows(directory) == expected
@@ -360,11 +360,11 @@ def test_a_compaction_without_room_leaves_the_journal(directory: Path, monkeypat
         manager.setup()
         manager.create_session(session_id="big")
         manager.save_state("big", context={"pad": "x" * 100_000})
-        manager._driver.store.compact()  # type: ignore[union-attr]
+        manager._driver.store.compact()
         path = directory / journal.JOURNAL
         old = path.stat().st_ino
         # Room for what is appended here, none for the snapshot: only a second file would need that much.
-        store: Any = manager._driver.store  # type: ignore[union-attr]
+        store: Any = manager._driver.store
         limit = path.stat().st_size - 1
         with disk_of(limit), pytest.raises(StorageUnavailable):
             manager.save_state("big", step=1)

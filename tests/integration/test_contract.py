@@ -3,7 +3,7 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -268,6 +268,22 @@ def test_lists_filter_sort_and_page(manager: Any) -> None:
     for bad in ({"sort": "x"}, {"order": "x"}, {"limit": 0}, {"limit": 101}, {"cursor": "!"}, {"state": "x"}):
         with pytest.raises(InvalidArgument):
             manager.list_sessions(**bad)
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))),
+        datetime(9999, 12, 31, 23, tzinfo=timezone(timedelta(hours=-5))),
+    ],
+)
+def test_times_beyond_the_calendar_are_refused(at: datetime) -> None:
+    """In UTC they are of the year 0 or 10000, which nobody can write."""
+    with SessionManager.open("sqlite://") as manager:
+        with pytest.raises(InvalidArgument, match="years 1 to 9999"):
+            manager.create_session(available_at=at)
+        with pytest.raises(InvalidArgument, match="years 1 to 9999"):
+            manager.list_sessions(since=at)
 
 
 @pytest.mark.parametrize(

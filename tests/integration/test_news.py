@@ -230,7 +230,7 @@ def test_a_cut_connection_is_made_anew(url: str, manager: SessionManager) -> Non
 def test_without_it_polling_does(url: str, manager: SessionManager) -> None:
     """`notify: false` takes no connection more; what waits comes to it at its next look."""
     with SessionManager.open(Settings(database={"url": url, "notify": False})) as own, own.watch(poll=0.05) as events:
-        assert own._driver.bell is None  # type: ignore[union-attr]
+        assert own._driver.bell is None
         manager.create_session(session_id="s")
         assert next(events).session_id == "s"
         with ThreadPoolExecutor() as threads, manager.lease("s", holder="first"):

@@ -13,6 +13,7 @@ import pytest
 
 from lifecycle import Policies, SessionManager, Settings, migrate, states
 from lifecycle.operations import requests as r
+from lifecycle.operations.oversight import WHYS
 from tests.plans import Work, work_of
 from tests.servers import PostgresServer
 
@@ -262,6 +263,44 @@ def test_a_batch_reads_what_it_acts_on(connection: psycopg.Connection[Any], swee
     assert_small(work, 500 * 20)
 
 
+@pytest.mark.parametrize("tenant", [None, ""])
+def test_a_count_by_state_reads_an_index_only(
+    crowded_url: str, connection: psycopg.Connection[Any], tenant: str | None
+) -> None:
+    """Every session's entry in it, but no session; what is due is found through its own index."""
+    with psycopg.connect(crowded_url, autocommit=True) as other:
+        # As autovacuum does in time: what other tests rolled back has pages looked at again.
+        other.execute("VACUUM sessions")
+    work, numbers = work_of(connection, r.CountSessions(tenant, 100_000))
+    assert sum(numbers[""][state] for state in states.STATES) == SESSIONS
+    assert work.only == {"ix_sessions_state"}
+    # Nothing else is read but what is counted there: the approvals that wait, one for ten sessions.
+    assert work.sequential <= {"session_approvals"}
+    assert work.rows_read <= SESSIONS * 1.1 + 100, work
+
+
+def test_a_count_of_what_is_due_is_bounded(connection: psycopg.Connection[Any]) -> None:
+    """However large the backlog is, so many of the oldest are read."""
+    connection.execute("UPDATE sessions SET expires_at = now() - interval '1 hour' WHERE ended_at IS NULL")
+    connection.execute("ANALYZE sessions")
+    work, numbers = work_of(connection, r.CountSessions(None, 500))
+    assert numbers[""]["due_to_expire"] == 500
+    assert 3600 <= numbers[""]["backlog_age"] < 3700
+    assert "ix_sessions_due" in work.indexes
+
+
+def test_the_log_is_counted_from_where_it_was(connection: psycopg.Connection[Any]) -> None:
+    """A page of it costs what the page has, wherever in the log it is; the numbers are read by key."""
+    for page in (1, 2):
+        work, (done, more) = work_of(connection, r.CountTransitions(500))
+        assert (done, more) == (500, True)
+        assert "session_transitions" not in work.sequential
+        # Through the page's index entries twice, for its end and for its numbers, and through its lines once.
+        assert work.rows_read <= 500 * 3 + 50, (page, work)
+    work, _ = work_of(connection, r.ReadSamples(None, ("active", "create"), None))
+    assert work.rows_read <= 10, work
+
+
 def test_beats_and_saves_are_heap_only(crowded_url: str) -> None:
     """No index holds a column that they change each time: 90 of 100 updates touch no index."""
     with SessionManager.open(Settings(database={"url": crowded_url})) as manager:
@@ -290,3 +329,21 @@ def _updates(connection: psycopg.Connection[Any]) -> tuple[int, int]:
     ).fetchone()
     assert row is not None
     return int(row[0]), int(row[1])
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        listing(tenant=None),
+        listing(tenant=None, filters={"state": "suspended"}),
+        listing(tenant=None, filters={"user_id": "user77"}),
+        r.RecentTransitions(None, None, PAGE),
+        r.RecentTransitions("", "of nobody", PAGE),
+        *(r.ListStuck(tenant, why, 60, PAGE) for why in WHYS for tenant in ("", None)),
+    ],
+    ids=lambda request: type(request).__name__,
+)
+def test_what_an_operator_looks_at(connection: psycopg.Connection[Any], request_: r.Request) -> None:
+    """Lists over all tenants, what happened last and what is stuck read about as much as they show."""
+    work, _ = work_of(connection, request_)
+    assert_small(work, PAGE * 6)

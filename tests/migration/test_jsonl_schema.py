@@ -23,8 +23,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -55,7 +55,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     """A release with one more revision, whose name this is."""
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0002_moods.py").write_text(NEXT)
+    (folder / "versions" / "0003_moods.py").write_text(NEXT)
     made = migrate._config
 
     def config() -> Config:
@@ -65,7 +65,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
     monkeypatch.setattr(migrate, "_config", config)
     migrate.head.cache_clear()
-    yield "0002"
+    yield "0003"
     migrate.head.cache_clear()
 
 
@@ -125,11 +125,11 @@ def test_an_older_store_is_brought_up_to_date(migrated_jsonl_url: str, request: 
         manager.save_state("s", context={"a": 1})
     revision = request.getfixturevalue("next_release")
     with SessionManager.open(migrated_jsonl_url) as manager:
-        with pytest.raises(SchemaOutdated, match=r"at revision 0001, this release needs 0002"):
+        with pytest.raises(SchemaOutdated, match=r"at revision 0002, this release needs 0003"):
             manager.get_session("s")
         with pytest.raises(SchemaOutdated):
             manager.save_state("s", step=1)
-        assert '"revision":"0001"' in header(migrated_jsonl_url)
+        assert '"revision":"0002"' in header(migrated_jsonl_url)
         manager.setup()
         assert f'"revision":"{revision}"' in header(migrated_jsonl_url)
         manager.save_state("s", step=1)
@@ -142,7 +142,7 @@ def test_an_older_store_is_brought_up_to_date(migrated_jsonl_url: str, request: 
         assert (state.context, state.step) == ({"a": 1}, 1)
         manager.create_session(session_id="t")
         assert [one.session_id for one in manager.list_sessions(search="old").items] == ["s"]
-    migrate.downgrade(migrated_jsonl_url, "0001")
+    migrate.downgrade(migrated_jsonl_url, "0002")
     with connected(migrated_jsonl_url) as connection:
         assert connection.exec_driver_sql("SELECT count(*) FROM sessions").scalar_one() == 2
 

@@ -393,6 +393,7 @@ class TestJobs:
             "expire_approvals": 30,
             "reap_connections": 60,
             "sync_directories": 30,
+            "sample_counts": 60,
         }
         assert {(job.cron, job.enabled, job.batch, job.budget, job.slices) for job in jobs.values()} == {
             (None, True, 500, 20, 1)

@@ -1,5 +1,7 @@
 """Workers and the leases of their jobs on any database."""
 
+import json
+
 import sqlalchemy as sa
 
 from lifecycle import deadlines
@@ -31,7 +33,12 @@ _DROP_WORKER = Statement(sa.delete(t.workers).where(t.workers.c.worker_id == p("
 _WORKERS = Statement(sa.select(*t.workers.c).order_by(t.workers.c.started_at))
 
 
-_JOBS = Statement(sa.select(*t.worker_jobs.c).order_by(t.worker_jobs.c.job, t.worker_jobs.c.slice_no))
+# What was never taken is no job, but a place that a watch or the samples keep.
+_JOBS = Statement(
+    sa.select(*t.worker_jobs.c)
+    .where(t.worker_jobs.c.last_started_at.is_not(None))
+    .order_by(t.worker_jobs.c.job, t.worker_jobs.c.slice_no)
+)
 
 
 _JOB = Statement(
@@ -85,6 +92,19 @@ def end_job(request: r.EndJob) -> Recipe:
         "last_error": request.error,
     }
     if request.result is not None:
-        values["last_result"] = request.result
+        # A later run that fails leaves it, and with it when the last good one was.
+        result = json.loads(request.result)
+        if isinstance(result, dict):
+            result["finished_at"] = found[0]["now"].isoformat()
+        values["last_result"] = json.dumps(result)
     yield setting(t.worker_jobs, own, values)
     return True
+
+
+_SCHEMA = Statement(sa.select(sa.column("version_num", sa.Text())).select_from(sa.table("lifecycle_schema")))
+
+
+def read_schema(_request: r.ReadSchema) -> Recipe:
+    """Read the revision that the migrations left."""
+    found = yield _SCHEMA, {}
+    return found[0]["version_num"] if found else None

@@ -14,6 +14,7 @@ from lifecycle.recipes.portable.base import (
     barred,
     bound,
     insert,
+    is_in,
     key,
     lock,
     of_key,
@@ -104,15 +105,16 @@ def decide(row: Row, approval: Row, state: str, by: str | None, note: str | None
 
 
 @cache
-def approvals_statement(tenant: bool, session: bool, state: bool) -> Statement:
+def approvals_statement(tenant: bool, session: bool, state: str | None) -> Statement:
     """A list of approvals."""
     chosen = sa.select(*t.approvals.c)
     if tenant:
         chosen = chosen.where(t.approvals.c.tenant == p("tenant"))
     if session:
         chosen = chosen.where(t.approvals.c.session_id == p("session_id"))
-    if state:
-        chosen = chosen.where(t.approvals.c.state == p("state"))
+    if state is not None:
+        # Spelt out, as the index of the pending ones needs it.
+        chosen = chosen.where(is_in(t.approvals.c.state, (state,)))
     return Statement(
         chosen.order_by(t.approvals.c.requested_at, t.approvals.c.approval_id).limit(p("limit", sa.Integer()))
     )
@@ -120,10 +122,8 @@ def approvals_statement(tenant: bool, session: bool, state: bool) -> Statement:
 
 def list_approvals(request: r.ListApprovals) -> Recipe:
     """Read approvals."""
-    statement = approvals_statement(
-        request.tenant is not None, request.session_id is not None, request.state is not None
-    )
-    names = ("tenant", "session_id", "state", "limit")
+    statement = approvals_statement(request.tenant is not None, request.session_id is not None, request.state)
+    names = ("tenant", "session_id", "limit")
     return (yield statement, bound({name: getattr(request, name) for name in names}))
 
 

@@ -183,6 +183,14 @@ def list_checkpoints(request: r.ListCheckpoints) -> Recipe:
     return (yield _CHECKPOINTS, key(request))
 
 
+def get_checkpoint(request: r.GetCheckpoint) -> Recipe:
+    """Read one checkpoint with its documents."""
+    if not (yield GET, key(request)):
+        return None
+    found = yield _CHECKPOINT, key(request) | {"p_seq": request.seq}
+    return found[0] if found else None
+
+
 def restore_checkpoint(request: r.RestoreCheckpoint) -> Recipe:
     """Copy a checkpoint back."""
     row = yield from lock(request)
