@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn, by itself or in a thread beside the daemon."""
 
+import gc
 import socket
 import threading
 from types import FrameType
@@ -69,6 +70,9 @@ class WebServer:
 
     def run(self) -> bool:
         """Serve until SIGTERM or SIGINT, or until `stop`; whether it ever started."""
+        # What there is by now stays: a full collection that goes through all of it holds every request up meanwhile.
+        gc.collect()
+        gc.freeze()
         log.info("serving", url=self.url)
         self.server.run(sockets=[self.socket])
         return self.server.started
