@@ -35,6 +35,11 @@ def encode(value: Any, name: str, *, limit: int, depth: int = 200, key: str = "l
     return text
 
 
+def text_of(value: Any) -> str:
+    """The JSON text of what `encode` let pass."""
+    return _encode(value)
+
+
 def decode(text: str | None) -> Any:
     """The value behind a stored document; None for none."""
     if text is None:

@@ -84,11 +84,17 @@ def _resolved(_request: r.ResolveApproval) -> tuple[str, ...]:
     return (LOG, WORK)
 
 
+def _together(request: r.Together | r.SideBySide) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(topic for one in request.requests for topic in news_of(one)))
+
+
 # What is not here is news to nobody: a save, a message, a beat.
 _NEWS: Final[dict[type[Any], Callable[[Any], tuple[str, ...]]]] = {
     r.CreateSession: _created,
     r.CreateSessions: _log,
     r.ForkSession: _log,
+    r.Together: _together,
+    r.SideBySide: _together,
     r.Move: _moved,
     r.UpdateSession: _updated,
     r.SoftDelete: _log,

@@ -10,6 +10,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from lifecycle import migrate
+from lifecycle.distribute import is_distributed
 from lifecycle.errors import ConfigError, InvalidArgument
 from lifecycle.models import tables as t
 from lifecycle.urls import dialect_name
@@ -81,6 +82,8 @@ def set_row_security(url: str, role: str, on: bool, *, all_tenants: bool = False
         connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
         schema, owner = _place(connection)
         if on:
+            if is_distributed(connection):
+                raise InvalidArgument("row security: Citus's workers are not told whose sessions a statement is for")
             _check_role(connection, role, owner)
         known = _roles(connection)
         own, everybody = known[OWN] - {role}, known[EVERYBODY] - {role}

@@ -26,6 +26,7 @@ from lifecycle.settings import JobSettings, ReapJobSettings
 
 if TYPE_CHECKING:
     from lifecycle.manager.blocking import SessionManager
+    from lifecycle.models.reads import SweepReport
 
 log = get_logger(__name__)
 
@@ -33,7 +34,6 @@ log = get_logger(__name__)
 _GRACE_SECONDS: Final = 60
 _LONGEST_WAIT: Final = 60.0
 _LATE_SECONDS: Final = 3600
-_LARGEST_BATCH: Final = 10_000
 _ID_CHARS: Final = 255
 _DIRECTORIES: Final = "sync_directories"
 _SAMPLES: Final = "sample_counts"
@@ -92,7 +92,6 @@ class Upkeep:
         self.outage = Outage()
         self._jobs: dict[str, JobSettings] = manager.settings.worker.jobs.by_name()
         self._locks = {name: threading.Lock() for name in self._jobs}
-        self._sizes = {name: min(job.batch, _LARGEST_BATCH) for name, job in self._jobs.items()}
         self._stopping = threading.Event()
         self._directories = DirectoryJob(manager, self._stopping.is_set)
         self._changed = threading.Condition()
@@ -182,7 +181,10 @@ class Upkeep:
         try:
             self.run_job(name)
         except StorageUnavailable as error:
-            self.outage.failed(error, began)
+            if "statement_timeout" in str(error):  # the database answers, only too late for this one
+                log.error("sweep_failed", sweep=name, error=str(error))  # noqa: TRY400 -- the message says what to do
+            else:
+                self.outage.failed(error, began)
         except FileUnavailable as error:
             log.error("sweep_failed", sweep=name, error=str(error))  # noqa: TRY400 -- the message says what to do
         except Exception as error:
@@ -232,52 +234,36 @@ class Upkeep:
         return done
 
     def _sweep(self, name: str, job: JobSettings, done: dict[str, Any]) -> None:
-        began = time.monotonic()
-
-        def goes_on() -> bool:
-            return time.monotonic() - began < job.budget and not self._stopping.wait(job.pause)
-
-        while True:
-            report = self._batch(name, job)
-            if report is not None:
-                if "oldest_due" not in done:
-                    done["oldest_due"] = report.oldest_due.isoformat() if report.oldest_due else None
-                    done["backlog_age"] = report.backlog_age
-                done["count"] += report.count
-                done["batches"] += report.batches
-                done["complete"] = report.complete
-            if done["complete"] or name == _SAMPLES or not goes_on():
-                break
-        if done["complete"]:
-            self._sizes[name] = min(job.batch, _LARGEST_BATCH)
-        if name == "prune_sessions" and not self._stopping.is_set():
-            done["trimmed"], size = 0, self._sizes[name]
-            while True:
-                removed = self.manager.trim(batch=size, budget=0.0)
-                done["trimmed"] += removed
-                if removed < size or not goes_on():
+        end = time.monotonic() + job.budget
+        if name == _DIRECTORIES:
+            while not done["complete"]:
+                _note(done, self._directories.run(batch=job.batch, budget=job.budget))
+                if time.monotonic() >= end or not self._goes_on(job):
                     break
+            return
+        if name == _SAMPLES:
+            # Several workers come at it one after the other: for all of them together it is time once in `every`.
+            spacing, budget = (job.every or 0) / 2, min(job.budget, _SAMPLES_BUDGET)
+            _note(done, self.manager.take_sample(batch=_SAMPLES_BATCH, budget=budget, spacing=spacing))
+            return
 
-    def _batch(self, name: str, job: JobSettings) -> Any:
-        """One batch's report; None when it took too long, so that the next is a smaller one."""
+        def counted(count: int) -> bool:
+            # It stays done, whatever becomes of the next batch.
+            done["batches"] += count > done["count"]
+            done["count"] = count
+            return self._goes_on(job)
+
         more = {"silent_for": job.silent_for} if isinstance(job, ReapJobSettings) else {}
-        size = self._sizes[name]
-        try:
-            if name == _DIRECTORIES:
-                return self._directories.run(batch=size, budget=job.budget)
-            if name == _SAMPLES:
-                # Several workers come at it one after the other: for all of them together it is time once in `every`.
-                spacing = (job.every or 0) / 2
-                return self.manager.take_sample(
-                    batch=_SAMPLES_BATCH, budget=min(job.budget, _SAMPLES_BUDGET), spacing=spacing
-                )
-            return getattr(self.manager, name)(batch=size, budget=0.0, **more)
-        except StorageUnavailable as error:
-            if size == 1 or "statement_timeout" not in str(error):
-                raise
-        self._sizes[name] = max(1, size // 4)
-        log.warning("sweep_batch_reduced", sweep=name, batch=self._sizes[name])
-        return None
+        report = getattr(self.manager, name)(batch=job.batch, budget=job.budget, go_on=counted, **more)
+        done |= {"count": 0, "batches": 0}
+        _note(done, report)
+        if name == "prune_sessions" and not self._stopping.is_set():
+            left = max(0.0, end - time.monotonic())
+            done["trimmed"] = self.manager.trim(batch=job.batch, budget=left, go_on=lambda _: self._goes_on(job))
+
+    def _goes_on(self, job: JobSettings) -> bool:
+        """Wait for the pause between two batches; whether nobody wants the job to stop."""
+        return not self._stopping.wait(job.pause)
 
     def _row(self, name: str) -> str:
         """The job's name in `worker_jobs`: other tenants' managers sweep other sessions, under leases of their own."""
@@ -294,6 +280,16 @@ class Upkeep:
             log.debug("sweep_skipped", sweep=event.job_id, reason="its last run is still under way")
         else:
             log.error("sweep_failed", sweep=event.job_id, error=_described(event.exception))
+
+
+def _note(done: dict[str, Any], report: "SweepReport") -> None:
+    """Add a report to what a job has done."""
+    if "oldest_due" not in done:
+        done["oldest_due"] = report.oldest_due.isoformat() if report.oldest_due else None
+        done["backlog_age"] = report.backlog_age
+    done["count"] += report.count
+    done["batches"] += report.batches
+    done["complete"] = report.complete
 
 
 def _described(error: BaseException) -> str:

@@ -4,6 +4,9 @@
 or a directory of JSONL files, which is one process's; `shared_url` is for tests in which other processes take part.
 Servers start when the first test of a worker process asks for them. A server that this machine does not have skips the
 tests that need it, or fails them when LIFECYCLE_TESTS_REQUIRE_SERVERS=1 says that it should be there.
+
+With LIFECYCLE_TEST_CITUS_URL, the URL of an empty database on a coordinator of Citus, that is one more of them. The
+tests of all processes take turns on it. `stand-in` instead of a URL is a PostgreSQL that takes itself for one.
 """
 
 import asyncio
@@ -18,11 +21,26 @@ from typing import Any
 
 import pytest
 
+from tests import citus
 from tests.servers import MariaDBServer, PostgresServer, ServerUnavailable, find_mariadb, find_postgres
 from tests.valkey import ValkeyServer, find_valkey
 
 DATABASES = ("sqlite", "postgresql", "postgresql15", "mariadb")
-STORES = (*DATABASES, "jsonl")
+CITUS = ("citus",) if os.environ.get(citus.VARIABLE) else ()
+STORES = (*DATABASES, *CITUS, "jsonl")
+
+# What is not tried on the oldest PostgreSQL too, as it sends nothing there that it does not send to the newest: the suite of
+# behaviour, locks, leases, plans, transfers and migrations are. With LIFECYCLE_TESTS_EVERYWHERE=1 everything is.
+NOT_ON_OLDEST = frozenset(
+    {
+        "test_adapters_alike", "test_adk", "test_archive", "test_directories", "test_durable_agent", "test_framework_examples",
+        "test_http_api", "test_http_events", "test_http_idempotency", "test_keys", "test_langgraph",
+        "test_langgraph_conformance", "test_langgraph_example", "test_langgraph_graphs", "test_many", "test_many_failures",
+        "test_mcp", "test_metrics",
+        "test_migrating", "test_openai_agents", "test_oversight", "test_paused", "test_row_security", "test_runner", "test_samples",
+        "test_together",
+    }
+)  # fmt: skip
 
 # These servers are never meant to survive the machine, only their own crashes, and fsync does nothing for that.
 # Commits are as synchronous as ever.
@@ -138,6 +156,26 @@ def migrated_mariadb_url(mariadb_server: MariaDBServer, mariadb_migrated: str) -
 
 
 @pytest.fixture
+def stand_in_url(postgres_server: PostgresServer, citus_template: str) -> Iterator[str]:
+    """The URL of a database with the schema in place that takes itself for a coordinator's, its tables for distributed.
+
+    What Citus would refuse is refused there too.
+    """
+    with _postgres_database(postgres_server, template=citus_template) as url, citus.watched(_refuse):
+        yield url
+
+
+@pytest.fixture
+def migrated_citus_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of an empty database with the schema in place, distributed: the cluster's that is named, or a stand-in's."""
+    if os.environ[citus.VARIABLE] == citus.STAND_IN:
+        yield str(request.getfixturevalue("stand_in_url"))
+        return
+    with citus.emptied(os.environ[citus.VARIABLE]) as url:
+        yield url
+
+
+@pytest.fixture
 def jsonl_url(tmp_path: Path) -> str:
     """The URL of a directory of JSONL files that does not exist yet."""
     return f"jsonl:///{tmp_path / 'store'}"
@@ -156,7 +194,7 @@ def migrated_url(request: pytest.FixtureRequest) -> str:
     return _migrated_url(request)
 
 
-@pytest.fixture(params=DATABASES)
+@pytest.fixture(params=(*DATABASES, *CITUS))
 def shared_url(request: pytest.FixtureRequest) -> str:
     """The URL of a database with the schema in place that any number of processes may use, of each kind in turn."""
     return _migrated_url(request)
@@ -204,6 +242,16 @@ def postgres15_template(postgres15_server: PostgresServer) -> str:
 
 
 @pytest.fixture(scope="session")
+def citus_template(postgres_server: PostgresServer) -> str:
+    """The name of a database that takes itself for a coordinator's with the schema distributed, to be copied."""
+    url = postgres_server.create_database("distributed")
+    _migrate(url)
+    citus.pretend(url)
+    distribute(url)
+    return "distributed"
+
+
+@pytest.fixture(scope="session")
 def mariadb_migrated(mariadb_server: MariaDBServer) -> str:
     """The name of a database with the schema in place on MariaDB, to be emptied for every test."""
     name = "migrated"
@@ -217,6 +265,7 @@ def _migrated_url(request: pytest.FixtureRequest) -> str:
         "postgresql": "migrated_postgres_url",
         "postgresql15": "migrated_postgres15_url",
         "mariadb": "migrated_mariadb_url",
+        "citus": "migrated_citus_url",
         "jsonl": "migrated_jsonl_url",
     }
     return str(request.getfixturevalue(fixtures[request.param]))
@@ -248,7 +297,38 @@ def _fresh_name() -> str:
     return f"test_{uuid.uuid4().hex}"
 
 
+def _refuse(_request: str, statement: Any) -> None:
+    from tests.statements import classify, written
+
+    if statement not in _classes:
+        _classes[statement] = classify(*written(statement))
+
+
+_classes: dict[Any, str] = {}
+
+
+def distribute(url: str) -> None:
+    """Distribute the tables of a database."""
+    from lifecycle import distribute as distributing
+
+    distributing.distribute(url)
+
+
 def _migrate(url: str) -> None:
     from lifecycle import migrate  # tests without a database do without Alembic
 
     migrate.upgrade(url)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not tried on the oldest PostgreSQL."""
+    if os.environ.get("LIFECYCLE_TESTS_EVERYWHERE") == "1":
+        return
+    kept: list[pytest.Item] = []
+    left: list[pytest.Item] = []
+    for item in items:
+        oldest = item.path.stem in NOT_ON_OLDEST and ("postgresql15" in item.name or "postgres15" in item.name)
+        (left if oldest else kept).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept

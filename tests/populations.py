@@ -1,5 +1,6 @@
 """Databases full of everything for tests, and digests of all that they hold, made without the code under test."""
 
+import base64
 import contextlib
 import hashlib
 import random
@@ -124,17 +125,36 @@ def _add_session(
             "rescues": 0,
             "runs": index % 6 == 0,
             "pending_approvals": index % 2,
+            "saved_at": at if index % 10 else None,
+            "next_entry": 3 if index % 10 else 1,
+            "entries_from": 2 if index % 10 and index % 3 else None,
+            "entries_before": "[[1,1]]" if index % 6 == 1 else None,
+            "checkpoint_version": index % 2,
+            "checkpoint_entry": 2,
         }
     )
     if index % 10:
         document = _DOCUMENTS[index % 5]
-        state_row = {**key, "conversation": None, "context": document, "plan": None, "version": 1, "saved_at": at}
-        buffer[t.session_states].append(state_row)
+        pieces = ('["","cA",""]', None)[index % 2]
+        buffer[t.session_states].append(
+            {
+                **key,
+                "context": None if pieces else document,
+                "context_pieces": pieces,
+                "plan": None,
+                "plan_pieces": None,
+            }
+        )
+        buffer[t.values].append({**key, "name": "cA", "version": 1, "content": document})
+        for place in (1, 2):
+            entry = _DOCUMENTS[(index + place) % 5]
+            buffer[t.entries].append({**key, "number": place, "digest": f"digest {place}", "content": entry})
     for seq in range(1, 3 if index % 4 == 0 else 1):
         buffer[t.checkpoints].append(
             {
-                **key, "seq": seq, "label": f"label {seq}", "data": None, "conversation": _DOCUMENTS[seq], "context": "{}",
-                "plan": None, "phase": None, "step": seq, "version": seq, "created_at": at,
+                **key, "seq": seq, "label": f"label {seq}", "data": None, "next_entry": seq, "entries_from": 1,
+                "entries_before": None, "context": "{}", "context_pieces": None, "plan": None, "plan_pieces": None,
+                "phase": None, "step": seq, "version": seq, "created_at": at,
             }
         )  # fmt: skip
     for seq in range(2, messages + 2):
@@ -157,6 +177,22 @@ def _add_session(
         opened = {"client": "{}", "opened_at": at, "beat_at": at, "silent_at": at}
         buffer[t.connections].append({**key, "connection_id": "c", **opened})
         buffer[t.tokens].append({**key, "token": "k", "digest": "d", "version": 1, "created_at": at})
+        # Longer than a line of base 64 as some write it, and of any length beside threes.
+        content = base64.b64encode(hashlib.shake_128(str(index).encode()).digest(90 + index % 5)).decode()
+        buffer[t.graph_checkpoints] += [
+            {
+                **key,
+                "place": "1f0",
+                "run_id": "run",
+                "first_item": 2,
+                "needs": "[[2,2]]",
+                "body": content,
+                "writes": "a b\n",
+            },
+            {**key, "place": "1f1", "run_id": None, "first_item": None, "needs": None, "body": None, "writes": None},
+        ]
+        buffer[t.graph_items].append({**key, "number": 2, "needs": '["v"]', "content": content})
+        buffer[t.graph_values].append({**key, "name": "v", "needs": None, "content": content})
     number += 1
     buffer[t.transitions].append(_line(number, key, 1, "create", None, "active", dice))
     if state != "active":

@@ -9,8 +9,8 @@ from lifecycle.cache.cache import borrow, release
 from lifecycle.cache.commands import Ask
 from lifecycle.cache.links import Budget
 from lifecycle.cache.steps import steps_for
-from lifecycle.drivers.stepping import Stepper, run
-from lifecycle.operations.requests import DuplicateKey, OfSession
+from lifecycle.drivers.stepping import Stepper, run, run_async
+from lifecycle.operations.requests import OfSession
 from lifecycle.operations.typing import Steps, T
 from lifecycle.settings import Settings
 
@@ -87,17 +87,7 @@ class AsyncCachedDriver(Stepper):
         self.check_process()
         budget = self._budget()
         try:
-            request = next(operation)
-            while True:
-                try:
-                    answer = await self._meet(request, budget)
-                except DuplicateKey as error:
-                    request = operation.throw(error)
-                else:
-                    request = operation.send(answer)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+            return await run_async(operation, lambda request: self._meet(request, budget))
         finally:
             self.cache.cost(budget)
 

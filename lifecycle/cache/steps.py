@@ -25,6 +25,8 @@ def steps_for(cache: Cache, request: Any) -> Steps | None:
     form = entries.FORMS.get(kind)
     if form is not None:
         return None if kind is r.GetSession and request.deleted else _read(cache, form, request)
+    if kind is r.SideBySide:
+        return _write_side_by_side(cache, request)
     return None if kind in HARMLESS else _write(cache, request)
 
 
@@ -147,6 +149,28 @@ def _write(cache: Cache, request: Any) -> Steps:
         _learn(cache, own, before if own == key else (None, None), version)
     yield from _drop(cache, found)
     return answer
+
+
+def _write_side_by_side(cache: Cache, request: r.SideBySide) -> Steps:
+    """As `_write`, for each request by what it was answered. What is read among them, the database reads."""
+    before = {}
+    for one in request.requests:
+        key = commands.key_of(b"s", one.tenant, one.session_id)
+        before[key] = _before(cache, key)
+    try:
+        answers = yield request
+    except BaseException:
+        cache.uncertain(possibly_touched(request).keys)
+        raise
+    for one, answer in zip(request.requests, answers, strict=True):
+        if isinstance(answer, StorageUnavailable) and answer.outcome_unknown:
+            cache.uncertain(possibly_touched(r.SideBySide((one,))).keys)
+    found = touched(request, answers)
+    for session, version in found.versions:
+        key = commands.key_of(b"s", *session)
+        _learn(cache, key, before[key], version)
+    yield from _drop(cache, found)
+    return answers
 
 
 def _drop(cache: Cache, found: Touched) -> Steps:

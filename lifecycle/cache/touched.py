@@ -7,6 +7,7 @@ drops everything.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final
 
 from lifecycle.cache.commands import EVERYTHING, generation_of, key_of
@@ -34,7 +35,7 @@ def touched(request: Any, answer: Any) -> Touched:
 
 def possibly_touched(request: Any) -> Touched:
     """What a request may have changed whose outcome is not known."""
-    if isinstance(request, r.OfSession):
+    if isinstance(request, r.OfSession | r.Together | r.SideBySide):
         return Touched(touched(request, None).keys)
     match request:
         case r.Touch():
@@ -91,6 +92,10 @@ def _fork(request: r.ForkSession, answer: Any) -> Touched:
     return Touched(both((new,)), ((new, answer["version"]),) if isinstance(answer, dict) else ())
 
 
+def _copied(request: r.CopyGraph, _answer: Any) -> Touched:
+    return Touched((key_of(b"s", request.tenant, request.new_id),))
+
+
 def _touch(request: r.Touch, answer: Any) -> Touched:
     return Touched(tuple(key_of(b"s", request.tenant, session_id) for session_id in answer or ()))
 
@@ -127,9 +132,24 @@ def _restamped(request: r.Restamp, answer: Any) -> Touched:
     return NOTHING if request.dry_run or not answer[1] else Touched((_scope(request.tenant),))
 
 
+def _together(request: r.Together | r.SideBySide, answer: Any) -> Touched:
+    answers = answer if isinstance(answer, list) else [None] * len(request.requests)
+    parts = [
+        # Refused for what the database holds, which may not be what the cache says.
+        touched(one, None if isinstance(own, Exception) else own)
+        for one, own in zip(request.requests, answers, strict=True)
+        if type(one) not in HARMLESS
+    ]
+    keys, versions = (
+        tuple(chain.from_iterable(getattr(part, name) for part in parts)) for name in ("keys", "versions")
+    )
+    return Touched(keys, versions)
+
+
 _WRITES: Final[dict[type[Any], Callable[[Any, Any], Touched]]] = {
     r.CreateSession: _whole,
     r.SaveState: _whole,
+    r.SaveEdited: _whole,
     r.Move: _whole,
     r.UpdateSession: _whole,
     r.RestoreCheckpoint: _whole,
@@ -141,6 +161,13 @@ _WRITES: Final[dict[type[Any], Callable[[Any, Any], Touched]]] = {
     r.AddMessages: _row,
     r.AddMissingMessages: _row,
     r.RemoveMessage: _row,
+    r.ClearMessages: _row,
+    r.PutGraphCheckpoint: _row,
+    r.PutGraphWrites: _row,
+    r.RemoveGraphCheckpoints: _row,
+    r.CopyGraph: _copied,
+    r.Together: _together,
+    r.SideBySide: _together,
     r.MakeCheckpoint: _row,
     r.OpenConnection: _row,
     r.BeatConnection: _row,
@@ -158,6 +185,7 @@ HARMLESS: Final[frozenset[type[Any]]] = frozenset(
         *r.READS,
         r.CreateSessions,  # there is nothing about a session before it is made
         r.CloseConnection,
+        r.Expect,
         r.RenewLeases,
         r.Trim,
         r.BeatWorker,

@@ -15,6 +15,7 @@ from lifecycle.cli import (
     diagram,
     directory,
     keys,
+    mcp,
     openapi,
     policies,
     runner,
@@ -45,6 +46,7 @@ app.command("call")(call.call)
 app.command("diagram")(diagram.diagram)
 app.command("openapi")(openapi.openapi)
 app.command("runner")(runner.runner)
+app.command("mcp")(mcp.mcp)
 app.command("serve")(serve.serve)
 app.command("export")(transfer.export)
 app.command("import")(transfer.import_)

@@ -9,8 +9,8 @@ from typing import Any, Final, Union, get_args, get_origin
 from lifecycle.cli.values import did_you_mean, parse_time
 from lifecycle.errors import InvalidArgument
 
-# What no JSON can say: a lease is an object of this process, a condition one of SQLAlchemy's.
-_NOT_JSON: Final = ("lease", "where")
+# What no JSON can say: a lease is an object of this process, a condition one of SQLAlchemy's, and a function is code.
+_NOT_JSON: Final = ("lease", "where", "go_on")
 _SHOWN: Final = 60
 _WORDS: Final[dict[Any, str]] = {
     str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "an object", list: "a list",

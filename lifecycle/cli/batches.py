@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from lifecycle.cli.output import say
 
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from lifecycle.models.reads import SweepReport
 
-_LISTED: Final = 1000
 # Who waits longer wants to see how far it is; what is due is counted only then.
 _PATIENCE_SECONDS: Final = 1.0
 
@@ -26,21 +25,16 @@ def in_batches(run: Sweep, budget: float | None) -> tuple["SweepReport", bool]:
 
     A second Ctrl-C does not wait for the batch under way, which is then rolled back.
     """
-    from lifecycle.models.reads import SweepReport
-
     began = time.monotonic()
-    total: dict[str, Any] = {}
     with _asked_to_stop() as asked, _bar(run) as show:
-        while True:
-            report = run(budget=0.0)
-            seconds = time.monotonic() - began
-            total = _added(total, report) | {"seconds": seconds}
-            late = budget is not None and seconds >= budget
-            if report.complete or late or asked():
-                break
-            show(total["count"], seconds)
-        interrupted = asked() and not report.complete
-    done = SweepReport.of(total)
+
+        def go_on(count: int) -> bool:
+            if not asked():
+                show(count, time.monotonic() - began)
+            return not asked()
+
+        done = run(budget=budget, go_on=go_on)
+        interrupted = asked() and not done.complete
     if interrupted:
         say(f"interrupted: {done.count:,} done in {done.batches:,} batches, more are due; run it again to go on")
     return done, interrupted
@@ -92,16 +86,3 @@ def _started(total: int) -> "tuple[Progress, TaskID]":
     progress = Progress(*columns, console=Console(stderr=True), transient=True)
     progress.start()
     return progress, progress.add_task("", total=total)
-
-
-def _added(total: dict[str, Any], report: "SweepReport") -> dict[str, Any]:
-    values = {name: getattr(report, name) for name in type(report).model_fields}
-    if not total:
-        return values
-    ids = [*total["session_ids"], *report.session_ids]
-    return total | {
-        "count": total["count"] + report.count,
-        "batches": total["batches"] + report.batches,
-        "complete": report.complete,
-        "session_ids": ids[:_LISTED],
-    }

@@ -156,6 +156,31 @@ def set_row_security(
     _show(ctx, report, "\n".join(lines), as_json=as_json)
 
 
+@app.command()
+def distribute(
+    ctx: typer.Context,
+    url: UrlOption = None,
+    *,
+    shards: Annotated[
+        int | None, typer.Option(help="Parts of each table, for good.  [default: the server's citus.shard_count]")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the SQL, and change nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """On Citus, spread sessions with all they own over the nodes. Nothing may use the tables meanwhile."""
+    from lifecycle import distribute as distributing
+
+    report = distributing.distribute(_url(ctx, url, exists=True), shards=shards, dry_run=dry_run)
+    if dry_run:
+        text = "\n".join(f"{statement};" for statement in report["statements"]) or "-- all is distributed already"
+    elif report["changed"]:
+        names = ", ".join(report["distributed"])
+        text = f"distributed by {report['column']}: {names}\non the coordinator: {', '.join(report['on_coordinator'])}"
+    else:
+        text = f"already distributed by {report['column']}: {', '.join(report['already'])}"
+    _show(ctx, report, text, as_json=as_json)
+
+
 def _url(ctx: typer.Context, url: str | None, *, exists: bool = False, connects: bool = True) -> str:
     """The URL to work on; a configuration that is not needed is not read."""
     from lifecycle.cli import quiet

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from lifecycle.errors import LifecycleError
+
 # A pipe has no width: what is cut to one, such as an id, is of no use behind it.
 _PIPE_WIDTH: Final = 400
 
@@ -42,6 +44,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, LifecycleError):
+        return {"error": type(value).__name__, "detail": str(value)}
     return value
 
 

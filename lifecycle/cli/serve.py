@@ -1,6 +1,7 @@
 """`lifecycle serve`: the HTTP API and the dashboard by themselves."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -14,12 +15,17 @@ def serve(
     port: Annotated[int | None, typer.Option(help="The port, instead of web.port.", min=0, max=65_535)] = None,
 ) -> None:
     """Serve the HTTP API and the dashboard, without the worker's jobs, until it is stopped."""
+    run_server(ctx, {"host": host, "port": port})
+
+
+def run_server(ctx: typer.Context, web: Mapping[str, Any]) -> NoReturn:
+    """Serve until it is stopped, with settings of `web` (but for those that are None) instead of the configured ones."""
     from lifecycle import migrate
     from lifecycle.log import configure_logging
     from lifecycle.settings import Settings
 
     settings = scope_of(ctx).settings
-    given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
+    given = {name: value for name, value in web.items() if value is not None}
     if given:
         sections = {name: getattr(settings, name) for name in Settings.model_fields}
         settings = Settings(**sections | {"web": settings.web.model_dump(mode="json") | given})

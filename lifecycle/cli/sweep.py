@@ -12,7 +12,7 @@ app = typer.Typer(no_args_is_help=True)
 Dry = Annotated[
     bool, typer.Option("--dry-run", help="Count what is due with the sweep's own condition; change nothing.")
 ]
-Batch = Annotated[int, typer.Option(help="Rows per transaction.")]
+Batch = Annotated[int, typer.Option(help="Rows per transaction at most.")]
 Budget = Annotated[
     float | None, typer.Option(metavar="SECONDS", min=0, help="Stop after the batch in which so many seconds are over.")
 ]
@@ -40,7 +40,7 @@ def expire(
     ctx: typer.Context,
     kind: Kind = None,
     dry_run: Dry = False,
-    batch: Batch = 500,
+    batch: Batch = 5000,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
@@ -57,7 +57,7 @@ def prune(
     state: Annotated[list[str] | None, typer.Option(help="Only these states; may be given again.")] = None,
     kind: Kind = None,
     dry_run: Dry = False,
-    batch: Batch = 500,
+    batch: Batch = 5000,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
@@ -70,7 +70,7 @@ def prune(
 
 @app.command()
 def ghosts(
-    ctx: typer.Context, dry_run: Dry = False, batch: Batch = 500, budget: Budget = None, as_json: Json = False
+    ctx: typer.Context, dry_run: Dry = False, batch: Batch = 5000, budget: Budget = None, as_json: Json = False
 ) -> None:
     """Remove sessions in which nothing was ever stored."""
     _sweep(ctx, "delete_ghosts", dry_run=dry_run, batch=batch, budget=budget, as_json=as_json)
@@ -78,7 +78,7 @@ def ghosts(
 
 @app.command()
 def approvals(
-    ctx: typer.Context, dry_run: Dry = False, batch: Batch = 500, budget: Budget = None, as_json: Json = False
+    ctx: typer.Context, dry_run: Dry = False, batch: Batch = 5000, budget: Budget = None, as_json: Json = False
 ) -> None:
     """Expire approvals whose time has passed."""
     _sweep(ctx, "expire_approvals", dry_run=dry_run, batch=batch, budget=budget, as_json=as_json)
@@ -89,7 +89,7 @@ def connections(
     ctx: typer.Context,
     silent_for: Annotated[str, typer.Option(help="Such as 5m.")] = "5m",
     dry_run: Dry = False,
-    batch: Batch = 500,
+    batch: Batch = 5000,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:
@@ -104,7 +104,7 @@ def stale(
     reason: Annotated[str, typer.Option()] = "stale",
     kind: Kind = None,
     dry_run: Dry = False,
-    batch: Batch = 500,
+    batch: Batch = 5000,
     budget: Budget = None,
     as_json: Json = False,
 ) -> None:

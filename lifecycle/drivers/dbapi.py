@@ -3,13 +3,15 @@
 import abc
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
-from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, erase_archived, run
+from lifecycle.drivers.combining import NotCommitted, Write
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_sync_hook, erase_archived, is_read, run
 from lifecycle.errors import StorageUnavailable
-from lifecycle.operations.requests import CallHook, EraseArchived, Pause
+from lifecycle.operations.requests import CallHook, EraseArchived, Pause, SideBySide
 from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes import book
 from lifecycle.recipes.lists import TimeLimit
@@ -52,6 +54,8 @@ class DbapiDriver(Stepper, abc.ABC):
             return None
         if isinstance(request, EraseArchived):
             return erase_archived(request)
+        if isinstance(request, SideBySide):
+            return self._side_by_side(request.requests)
         for attempt in range(ATTEMPTS):
             try:
                 return self._transaction(request)
@@ -60,6 +64,86 @@ class DbapiDriver(Stepper, abc.ABC):
                     raise StorageUnavailable(str(error)) from error.__cause__
                 time.sleep(0.005 * 2**attempt)
         raise AssertionError("unreachable")
+
+    def _side_by_side(self, requests: Sequence[Any]) -> list[Any]:
+        places = sorted(range(len(requests)), key=lambda i: (requests[i].tenant, requests[i].session_id))
+        answers: list[Any] = [None] * len(requests)
+        for place, write in zip(places, self.meet_together([requests[i] for i in places]), strict=True):
+            answers[place] = write.value if write.error is None else write.error
+        return answers
+
+    def meet_together(self, requests: list[Any]) -> list[Write]:
+        """What came of each write; those that succeeded are committed."""
+        writes = [Write(request) for request in requests]
+        if len(writes) > 1:
+            try:
+                self._commit_together(writes)
+            except NotCommitted:
+                writes = [Write(request) for request in requests]
+            except Exception as error:  # noqa: BLE001 -- it is raised where each caller waits
+                for write in writes:
+                    write.fail(error)
+        for write in writes:
+            if not write.tried:
+                try:
+                    write.value = DbapiDriver._meet(self, write.work)
+                except Exception as error:  # noqa: BLE001 -- it is raised where its caller waits
+                    write.error = error
+        return writes
+
+    def _commit_together(self, writes: list[Write]) -> None:
+        """Carry out writes in one transaction, each in a savepoint, so that its failure is its own."""
+        first = next((write.work for write in writes if not is_read(write.work)), writes[0].work)
+        with self._connection(first) as connection:
+            cursor = connection.cursor()
+            committing = False
+            try:
+                try:
+                    self._begin(cursor, first)
+                except self.failures as error:
+                    raise self._own(error) from error  # nobody of them can write, and has not
+                for write in writes:
+                    self._carry_out_one(connection, cursor, write)
+                committing = True
+                self._commit(cursor)
+            except BaseException as error:
+                # Python calls the handler of a signal as soon as the log is synced.
+                if committing and not isinstance(error, Exception) and self._is_over(connection):
+                    _tried(writes)
+                self._roll_back(connection, cursor)
+                if isinstance(error, self.failures):
+                    raise self._undone(error, committing=committing) from error
+                raise
+            else:
+                _tried(writes)
+            finally:
+                with contextlib.suppress(*self.failures):
+                    cursor.close()
+
+    def _carry_out_one(self, connection: Any, cursor: Any, write: Write) -> None:
+        cursor.execute("SAVEPOINT one")
+        try:
+            write.value = self._carry_out(cursor, write.work)
+        except Exception as error:
+            problem = self._own(error)
+            if self._is_over(connection) or isinstance(problem, Aborted):
+                raise  # the disk is full, say: the database rolled back the whole
+            cursor.execute("ROLLBACK TO one")
+            write.error = problem
+        self._release(cursor)
+
+    def _undone(self, error: Exception, *, committing: bool) -> Exception:
+        """What to raise for the failure of a transaction: that nothing of it was committed, unless that is not known."""
+        problem = self._translate(error, committing=committing, limited=False)
+        known = not (isinstance(problem, StorageUnavailable) and problem.outcome_unknown)
+        return NotCommitted() if known else problem
+
+    def _own(self, error: Exception) -> Exception:
+        if not isinstance(error, self.failures):
+            return error
+        problem = self._translate(error, committing=False, limited=False)
+        problem.__cause__ = error
+        return problem
 
     def call_hook(self, request: CallHook) -> Any:
         """Call a user's function."""
@@ -129,6 +213,13 @@ class DbapiDriver(Stepper, abc.ABC):
     def _commit(self, cursor: Any) -> None:
         cursor.execute("COMMIT")
 
+    def _release(self, cursor: Any) -> None:
+        """Let go of the savepoint `one`, where the next of this name does not take its place."""
+
+    @abc.abstractmethod
+    def _is_over(self, connection: Any) -> bool:
+        """Whether a connection has no transaction any more."""
+
     @abc.abstractmethod
     def _connection(self, request: Any) -> contextlib.AbstractContextManager[Any]: ...
 
@@ -146,3 +237,8 @@ class DbapiDriver(Stepper, abc.ABC):
 
     @abc.abstractmethod
     def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception: ...
+
+
+def _tried(writes: list[Write]) -> None:
+    for write in writes:
+        write.tried = True

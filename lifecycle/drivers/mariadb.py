@@ -11,7 +11,7 @@ from lifecycle import urls
 from lifecycle.drivers.dbapi import UPGRADE, DbapiDriver
 from lifecycle.drivers.stepping import IDLE, Aborted
 from lifecycle.errors import SchemaOutdated, SearchTimeout, StorageUnavailable
-from lifecycle.operations.requests import DuplicateKey
+from lifecycle.operations.requests import ASSEMBLED, DuplicateKey
 from lifecycle.recipes import large
 from lifecycle.recipes.portable.base import Recipe
 from lifecycle.settings import DatabaseSettings
@@ -101,8 +101,11 @@ class MariadbDriver(DbapiDriver):
         return large.split(super()._recipe(request), lambda: self._largest)
 
     def _begin(self, cursor: Any, request: Any) -> None:
-        del request
-        cursor.execute("BEGIN")
+        if isinstance(request, ASSEMBLED):
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
+        else:
+            cursor.execute("BEGIN")
 
     def _limit(self, connection: Any, cursor: Any) -> None:
         del connection
@@ -120,6 +123,14 @@ class MariadbDriver(DbapiDriver):
             except self._errors.Error:
                 with contextlib.suppress(Exception):
                     connection.close()
+
+    def _is_over(self, connection: Any) -> bool:
+        return not connection.open
+
+    def _undone(self, error: Exception, *, committing: bool) -> Exception:
+        problem = self._translate(error, committing=committing, limited=False)
+        # A connection that is gone may have gone with the server: to try each write would be to wait for it each time.
+        return super()._undone(error, committing=committing) if isinstance(problem, Aborted) else problem
 
     def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception:
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0

@@ -11,22 +11,23 @@ from psycopg_pool import PoolTimeout
 from lifecycle.drivers import postgresql_bell as bells
 from lifecycle.drivers import postgresql_pool as pools
 from lifecycle.drivers import postgresql_scope as scopes
+from lifecycle.drivers import postgresql_side_by_side as side_by_side
 from lifecycle.drivers.combining import NotCommitted
-from lifecycle.drivers.postgresql_errors import lost, translate
-from lifecycle.drivers.postgresql_group import GROUPED, Group, Write
-from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, Prepared, Rows, prepared
-from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, erase_archived, is_read
+from lifecycle.drivers.postgresql_batch import LOCK_TIMEOUT_MS
+from lifecycle.drivers.postgresql_errors import lost, may_go_on, translate
+from lifecycle.drivers.postgresql_group import Group, Write
+from lifecycle.drivers.postgresql_layout import Meeting, meeting_under
+from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, Batch, Prepared, Rows, prepared, ready
+from lifecycle.drivers.stepping import ATTEMPTS, Aborted, Stepper, call_async_hook, erase_archived, is_read, run_async
 from lifecycle.errors import LifecycleError, StorageUnavailable
 from lifecycle.news import news_of
-from lifecycle.operations.requests import CallHook, DuplicateKey, EraseArchived, Pause
+from lifecycle.operations.requests import ASSEMBLED, CallHook, EraseArchived, Pause, SideBySide
 from lifecycle.operations.typing import Steps, T
-from lifecycle.recipes import book
+from lifecycle.recipes.citus_catalog import Layout
+from lifecycle.recipes.citus_halving import joined
 from lifecycle.recipes.lists import TimeLimit
-from lifecycle.recipes.statement import Call, Many
+from lifecycle.recipes.statement import Call, Many, Several
 from lifecycle.settings import DatabaseSettings
-
-_RECIPES = book.RECIPES["postgresql"]
-_SINGLES = book.SINGLES["postgresql"]
 
 
 class AsyncPostgresDriver(Stepper):
@@ -38,13 +39,12 @@ class AsyncPostgresDriver(Stepper):
         super().__init__()
         self._settings = settings
         self._secured = settings.row_security
-        self._recipes = book.SECURED if self._secured else _RECIPES
         self._begin = pools.begin(settings)
         self._pool: pools.AsyncPool | None = None
         self._opening = asyncio.Lock()
         self.bell = bells.borrow(settings)
         self._open = True
-        self._group = Group(self._execute, self._together, settings.pool_size)
+        self._group = Group(self._execute, self._commit, settings.pool_size)
 
     async def close(self) -> None:
         """Close the pool."""
@@ -59,32 +59,27 @@ class AsyncPostgresDriver(Stepper):
     async def run(self, operation: Steps[T]) -> T:
         """Run one operation to its end."""
         self.check_process()
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    answer = await self._meet(request)
-                except DuplicateKey as error:
-                    request = operation.throw(error)
-                else:
-                    request = operation.send(answer)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+        return await run_async(operation, self._meet)
 
     async def _meet(self, request: Any) -> Any:
-        answer = await self._answer(request)
+        answer = await (self._side_by_side(request) if isinstance(request, SideBySide) else self._answer(request))
         if self.bell is not None and (news := news_of(request)):
             self.bell.ring(news)
         return answer
 
+    async def _looked(self) -> Layout:
+        """How the tables are laid out: every connection that is made has looked."""
+        pool, connection = await self._take()
+        await pool.putconn(connection)
+        if pool.layout is None:
+            raise AssertionError("unreachable")
+        return pool.layout
+
+    async def _meeting(self) -> Meeting:
+        known = None if self._pool is None else self._pool.layout
+        return meeting_under(known or await self._looked(), self._settings)
+
     async def _answer(self, request: Any) -> Any:
-        single = _SINGLES.get(type(request))
-        if single is not None:
-            statement = prepared(single.statement(request))
-            # A batch is of several tenants', and each statement's is sent with it.
-            run = self._group.run if type(request) in GROUPED and not self._secured else self._execute
-            return single.read(request, await run(request, statement, statement.values(single.bind(request))))
         if isinstance(request, CallHook):
             return await call_async_hook(request)
         if isinstance(request, Pause):
@@ -92,10 +87,18 @@ class AsyncPostgresDriver(Stepper):
             return None
         if isinstance(request, EraseArchived):
             return await asyncio.to_thread(erase_archived, request)
+        meeting = await self._meeting()
+        single = meeting.singles.get(type(request))
+        if single is not None:
+            statement = prepared(single.statement(request))
+            run = self._group.run if type(request) in meeting.grouped else self._execute
+            return single.read(request, await run(request, statement, statement.values(single.bind(request))))
         for attempt in range(ATTEMPTS):
             try:
-                return await self._transaction(request)
+                return await self._piped(meeting, request) or await self._transaction(meeting, request)
             except Aborted as error:
+                if (halves := meeting.halves(request)) is not None:
+                    return joined(await self._answer(halves[0]), await self._answer(halves[1]))
                 if attempt == ATTEMPTS - 1:
                     raise StorageUnavailable(f"PostgreSQL: {error}") from error.__cause__
                 await asyncio.sleep(0.005 * 2**attempt)
@@ -118,10 +121,14 @@ class AsyncPostgresDriver(Stepper):
                 await pool.putconn(connection)
         raise AssertionError("unreachable")
 
-    async def _together(self, batch: list[Write]) -> list[Rows]:
+    async def _commit(self, batch: list[Write]) -> list[Rows]:
+        return await self._together([(write.statement, write.values) for write in batch])
+
+    async def _together(self, batch: Batch, patience: int = LOCK_TIMEOUT_MS) -> list[Rows]:
         pool, connection = await self._take()
         try:
-            return await connection.run_together([(write.statement, write.values) for write in batch])
+            scope = scopes.ahead() if self._secured else None
+            return await connection.run_together(batch, patience=patience, scope=scope)
         except NotCommitted:
             await _roll_back(connection)
             raise
@@ -132,13 +139,49 @@ class AsyncPostgresDriver(Stepper):
                 await connection.close()
             await pool.putconn(connection)
 
-    async def _transaction(self, request: Any) -> Any:
+    async def _side_by_side(self, request: SideBySide) -> list[Any]:
+        try:
+            work = side_by_side.steps(request.requests, (await self._meeting()).shared)
+        except side_by_side.FAILURES as error:
+            return side_by_side.untried(request.requests, error)
+        try:
+            asked = next(work)
+            while True:
+                asked = work.send(await self._tried(asked))
+        except StopIteration as done:
+            answers: list[Any] = done.value
+            return answers
+
+    async def _tried(self, asked: Any) -> Any:
+        try:
+            if isinstance(asked, side_by_side.Part):
+                return await self._together(asked.batch, asked.patience)
+            return await self._answer(asked)
+        except side_by_side.OUTCOMES as error:
+            return side_by_side.outcome(asked, error)
+
+    async def _piped(self, meeting: Meeting, request: Any) -> list[Any] | None:
+        """The answers of what is met in one round trip; None where it is not, or has to go the ordinary way."""
+        pipeline = meeting.pipelines.get(type(request))
+        sent = None if pipeline is None else pipeline.statements(request)
+        if pipeline is None or sent is None:
+            return None
+        try:
+            answers: list[Any] = pipeline.read(request, await self._together(ready(sent)))
+        except (NotCommitted, StorageUnavailable) as error:
+            if not may_go_on(request, error):
+                raise
+            return None
+        return answers
+
+    async def _transaction(self, meeting: Meeting, request: Any) -> Any:
         pool, connection = await self._take()
         committing = limited = False
-        recipe = self._recipes[type(request)](request)
+        recipe = meeting.recipes[type(request)](request)
         try:
             # Unprepared, as these are several statements at times.
-            await connection.execute(scopes.begin(self._begin) if self._secured else self._begin, prepare=False)
+            begin = pools.at_one_moment(self._begin) if isinstance(request, ASSEMBLED) else self._begin
+            await connection.execute(scopes.begin(begin) if self._secured else begin, prepare=False)
             step = next(recipe)
             try:
                 while True:
@@ -170,6 +213,11 @@ class AsyncPostgresDriver(Stepper):
             async with connection.cursor() as cursor:
                 await cursor.executemany(compiled.sql, [compiled.bind(values) for values in step.values])
             return None
+        if isinstance(step, Several):
+            parts = [(one.on("postgresql"), values) for one, values in step.steps]
+            async with connection.pipeline():
+                sent = [await connection.execute(one.sql, one.bind(values)) for one, values in parts]
+                return [one.read(await cursor.fetchall()) for (one, _), cursor in zip(parts, sent, strict=True)]
         if isinstance(step, Call):
             return await asyncio.to_thread(step.function)
         statement, values = step

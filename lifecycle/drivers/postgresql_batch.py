@@ -10,26 +10,34 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.adapt import Transformer
-from psycopg.errors import InvalidSqlStatementName, error_from_result
+from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format
 from psycopg.waiting import Ready, Wait
 
 from lifecycle.drivers.combining import NotCommitted
+from lifecycle.drivers.postgresql_errors import forgotten
 
 if TYPE_CHECKING:
     from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, Prepared, PreparedConnection, Rows
 
 # What waits longer for a lock goes by itself, so that its neighbours need not.
 LOCK_TIMEOUT_MS: Final = 25
-_FRAME: Final = (b"BEGIN", b"SET LOCAL lock_timeout = '%dms'" % LOCK_TIMEOUT_MS, b"COMMIT")
+_BEGIN: Final = b"BEGIN"
+_PATIENCE: Final = b"SET LOCAL lock_timeout = '%dms'"
+_COMMIT: Final = b"COMMIT"
 _DONE: Final = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 
 
 def steps(
-    connection: "PreparedConnection | AsyncPreparedConnection", batch: "Sequence[tuple[Prepared, list[bytes | None]]]"
+    connection: "PreparedConnection | AsyncPreparedConnection",
+    batch: "Sequence[tuple[Prepared, list[bytes | None]]]",
+    patience: int = LOCK_TIMEOUT_MS,
+    scope: "tuple[bytes, bytes] | None" = None,
 ) -> "PQGen[list[Rows]]":
-    """Run the statements in one transaction: the rows of each. Raises `NotCommitted`, and psycopg's errors when it is lost."""
+    """Run the statements in one transaction: the rows of each. Raises `NotCommitted`, and psycopg's errors when it is lost.
+
+    Each waits for locks for `patience` milliseconds at most. `scope` is a statement ahead of them with its value.
+    """
     pgconn = connection.pgconn
     ready, fresh = connection.known(), dict[Any, bytes]()
     expected: list[Any] = []
@@ -51,13 +59,16 @@ def steps(
 
     pgconn.enter_pipeline_mode()
     try:
-        send(_FRAME[0], _FRAME[0], [])
-        send(_FRAME[1], _FRAME[1], [])
+        send(_BEGIN, _BEGIN, [])
+        limit = _PATIENCE % patience
+        send(limit, limit, [])
         if connection.limits:
             send(connection.limits, connection.limits, [])
+        if scope is not None:
+            send(scope[0], scope[0], [scope[1]])
         for statement, values in batch:
             send(statement, statement.text, values)
-        send(_FRAME[2], _FRAME[2], [])
+        send(_COMMIT, _COMMIT, [])
         pgconn.pipeline_sync()
         results = yield from communicate(pgconn)
     finally:
@@ -66,7 +77,7 @@ def steps(
     failed = next((one for one in results if one.status not in _DONE), None)
     if failed is not None or results[-1].command_status != b"COMMIT":
         error = None if failed is None else error_from_result(failed)
-        if isinstance(error, InvalidSqlStatementName) or "cached plan must not change" in str(error):
+        if error is not None and forgotten(error):
             ready.clear()
         raise NotCommitted from error
     return [rows for rows in map(partial(_read, connection, fresh), expected, results) if rows is not None]
@@ -81,15 +92,7 @@ def _read(connection: Any, fresh: dict[Any, bytes], statement: Any, result: Any)
         if connection.by_name:
             ready.setdefault(statement, (fresh.get(statement, b""), None))
         return None
-    known = ready.get(statement)
-    if known is None:
-        transformer = Transformer(connection)
-        transformer.set_pgresult(result)
-        ready[statement] = (fresh[statement], transformer)
-    else:
-        transformer = known[1]
-        transformer.set_pgresult(result, set_loaders=False)
-    rows: Rows = transformer.load_rows(0, result.ntuples, statement.make_row)
+    rows: Rows = connection.rows(statement, fresh.get(statement, b""), result)
     return rows
 
 

@@ -10,6 +10,7 @@ from psycopg_pool import AsyncConnectionPool, ConnectionPool
 from lifecycle.drivers.postgresql_prepared import AsyncPreparedConnection, PreparedConnection
 from lifecycle.drivers.stepping import IDLE
 from lifecycle.errors import ConfigError
+from lifecycle.recipes.citus_catalog import IS_CITUS, LOOK, ONE_SERVER, Layout
 from lifecycle.settings import DatabaseSettings
 
 _shared: dict[tuple[Any, ...], tuple["Pool", int]] = {}
@@ -24,15 +25,17 @@ _TRIES_EVERY = 0.5
 
 
 class Pool(ConnectionPool[PreparedConnection]):
-    """Knows whether its last attempt to connect failed."""
+    """Knows whether its last attempt to connect failed, and how the tables were laid out when one did not."""
 
     away = False
+    layout: Layout | None = None
 
 
 class AsyncPool(AsyncConnectionPool[AsyncPreparedConnection]):
-    """Knows whether its last attempt to connect failed."""
+    """Knows whether its last attempt to connect failed, and how the tables were laid out when one did not."""
 
     away = False
+    layout: Layout | None = None
 
 
 def patience(pool: Pool | AsyncPool, left: float, *, tried: bool) -> float:
@@ -85,6 +88,11 @@ def limits(settings: DatabaseSettings) -> bytes:
     ).encode()
 
 
+def at_one_moment(plain: str) -> str:
+    """What begins a transaction of several reads of the same moment; `plain` is what would otherwise."""
+    return plain.replace("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", 1)
+
+
 def begin(settings: DatabaseSettings) -> str:
     """What begins a transaction of several statements. Behind a pooler its limits are the transaction's own."""
     if not settings.pooler:
@@ -92,7 +100,10 @@ def begin(settings: DatabaseSettings) -> str:
     return f"BEGIN; {limits(settings).decode()}"
 
 
-_LOOK = "SELECT current_setting('synchronous_commit'), current_user, coalesce(row_security_active(to_regclass('sessions')), true)"
+_LOOK = (
+    "SELECT current_setting('synchronous_commit'), current_user,"
+    f" coalesce(row_security_active(to_regclass('sessions')), true), {IS_CITUS}"
+)
 
 
 def _configure(settings: DatabaseSettings, row: Any) -> None:
@@ -123,7 +134,9 @@ def borrow(settings: DatabaseSettings) -> Pool:
                     connection.by_name, connection.limits = False, limits(settings)
                     # One of the few settings that pgbouncer keeps for each client.
                     connection.execute("SET TIMEZONE TO 'UTC'")
-                _configure(settings, connection.execute(_LOOK).fetchone())
+                row: Any = connection.execute(_LOOK).fetchone()
+                _configure(settings, row)
+                made.layout = Layout.of(connection.execute(LOOK).fetchone()) if row[3] else ONE_SERVER
                 made.away = False
 
             made = pool = Pool(
@@ -154,7 +167,9 @@ def async_pool(settings: DatabaseSettings) -> AsyncPool:
         if settings.pooler:
             connection.by_name, connection.limits = False, limits(settings)
             await connection.execute("SET TIMEZONE TO 'UTC'")
-        _configure(settings, await (await connection.execute(_LOOK)).fetchone())
+        row: Any = await (await connection.execute(_LOOK)).fetchone()
+        _configure(settings, row)
+        made.layout = Layout.of(await (await connection.execute(LOOK)).fetchone()) if row[3] else ONE_SERVER
         made.away = False
 
     made = AsyncPool(

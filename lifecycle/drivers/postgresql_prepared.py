@@ -13,12 +13,14 @@ from typing import Any
 import psycopg
 from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
-from psycopg.errors import InvalidSqlStatementName, error_from_result
+from psycopg.errors import error_from_result
 from psycopg.generators import execute
 from psycopg.pq import ExecStatus, Format
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from lifecycle.drivers import postgresql_batch, postgresql_scope
+from lifecycle.drivers.postgresql_errors import forgotten
+from lifecycle.recipes.postgresql_arrays import array
 from lifecycle.recipes.statement import Statement, row_maker
 
 Rows = list[dict[str, Any]]
@@ -30,17 +32,6 @@ _FAILED = ExecStatus.FATAL_ERROR
 _BINARY = Format.BINARY
 
 
-def _array(values: list[Any]) -> bytes:
-    """An array as PostgreSQL reads it (its manual, section 8.15.6): texts quoted, two characters escaped."""
-    parts = [
-        '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-        if isinstance(value, str)
-        else ("NULL" if value is None else repr(value))
-        for value in values
-    ]
-    return f"{{{','.join(parts)}}}".encode()
-
-
 # In text format, so that the type is the one that the statement's casts say, whatever the value.
 _ENCODERS: dict[type, Callable[[Any], bytes | None]] = {
     str: str.encode,
@@ -48,7 +39,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes | None]] = {
     bool: lambda value: b"t" if value else b"f",
     type(None): lambda _: None,
     float: lambda value: repr(value).encode(),
-    list: _array,
+    list: lambda value: array(value).encode(),
     datetime: lambda value: str(value.isoformat()).encode(),
 }
 
@@ -92,6 +83,14 @@ def prepared(statement: Statement) -> Prepared:
     return found
 
 
+Batch = Sequence[tuple[Prepared, list[bytes | None]]]
+
+
+def ready(sent: Sequence[tuple[Statement, Mapping[str, Any]]]) -> Batch:
+    """Statements and their values as they are sent."""
+    return [(prepared(statement), prepared(statement).values(given)) for statement, given in sent]
+
+
 class _Preparing:
     """What both kinds of connection share."""
 
@@ -118,21 +117,28 @@ class _Preparing:
         if not self.by_name:
             return (yield from self._unnamed(statement, values))
         try:
-            name, transformer = self._ready[statement]
+            name, _ = self._ready[statement]
         except (AttributeError, KeyError):
             return (yield from self._first(statement, values))
         self.pgconn.send_query_prepared(name, values, result_format=_BINARY)
         (result,) = yield from execute(self.pgconn)
         if result.status != _ROWS:
             error = error_from_result(result)
-            if isinstance(error, InvalidSqlStatementName) or "cached plan must not change" in str(error):
-                # It did not run: somebody dropped it (a pooler's DISCARD ALL, psycopg's own DEALLOCATE ALL after a
-                # ROLLBACK), or a migration changed what it returns.
+            if forgotten(error):
                 self._ready.clear()
                 return (yield from self._first(statement, values))
             raise error
-        # The columns are those of the first time, and so are their loaders.
-        transformer.set_pgresult(result, set_loaders=False)
+        return self.rows(statement, name, result)
+
+    def rows(self, statement: Prepared, name: bytes, result: Any) -> Rows:
+        """The rows of a statement's result. Its first one tells the columns; what reads them is kept beside the name."""
+        _, transformer = self.known().get(statement, (name, None))
+        if transformer is None:
+            transformer = Transformer(self)  # type: ignore[arg-type]
+            transformer.set_pgresult(result)
+            self.known()[statement] = (name, transformer)
+        else:
+            transformer.set_pgresult(result, set_loaders=False)
         rows: Rows = transformer.load_rows(0, result.ntuples, statement.make_row)
         return rows
 
@@ -142,15 +148,7 @@ class _Preparing:
         (result,) = yield from execute(self.pgconn)
         if result.status != _ROWS:
             raise error_from_result(result)
-        _, transformer = self.known().get(statement, (b"", None))
-        if transformer is None:
-            transformer = Transformer(self)  # type: ignore[arg-type]
-            transformer.set_pgresult(result)
-            self.known()[statement] = (b"", transformer)
-        else:
-            transformer.set_pgresult(result, set_loaders=False)
-        rows: Rows = transformer.load_rows(0, result.ntuples, statement.make_row)
-        return rows
+        return self.rows(statement, b"", result)
 
     def _first(self, statement: Prepared, values: list[bytes | None]) -> PQGen[Rows]:
         """Prepare the statement, then run it."""
@@ -163,10 +161,7 @@ class _Preparing:
         (result,) = yield from execute(self.pgconn)
         if result.status != _ROWS:
             raise error_from_result(result)
-        transformer = Transformer(self)  # type: ignore[arg-type]
-        transformer.set_pgresult(result)
-        self.known()[statement] = (name, transformer)
-        return transformer.load_rows(0, result.ntuples, statement.make_row)
+        return self.rows(statement, name, result)
 
 
 class PreparedConnection(_Preparing, psycopg.Connection[Any]):
@@ -180,9 +175,9 @@ class PreparedConnection(_Preparing, psycopg.Connection[Any]):
         """The same under row-level security, for the manager that runs it."""
         return self.wait(postgresql_scope.steps(self, statement, values))
 
-    def run_together(self, batch: Sequence[tuple[Prepared, list[bytes | None]]]) -> list[Rows]:
+    def run_together(self, batch: Batch, **how: Any) -> list[Rows]:
         """The rows of each statement, all in one transaction. Raises `NotCommitted` when it was rolled back."""
-        return self.wait(postgresql_batch.steps(self, batch))
+        return self.wait(postgresql_batch.steps(self, batch, **how))
 
 
 class AsyncPreparedConnection(_Preparing, psycopg.AsyncConnection[Any]):
@@ -196,6 +191,6 @@ class AsyncPreparedConnection(_Preparing, psycopg.AsyncConnection[Any]):
         """The same under row-level security, for the manager that runs it."""
         return await self.wait(postgresql_scope.steps(self, statement, values))
 
-    async def run_together(self, batch: Sequence[tuple[Prepared, list[bytes | None]]]) -> list[Rows]:
+    async def run_together(self, batch: Batch, **how: Any) -> list[Rows]:
         """The rows of each statement, all in one transaction. Raises `NotCommitted` when it was rolled back."""
-        return await self.wait(postgresql_batch.steps(self, batch))
+        return await self.wait(postgresql_batch.steps(self, batch, **how))

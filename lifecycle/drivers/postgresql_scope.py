@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from psycopg import sql
 from psycopg.abc import PQGen
-from psycopg.adapt import Transformer
-from psycopg.errors import InvalidSqlStatementName, error_from_result
+from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, Format
 
 from lifecycle.drivers.postgresql_batch import communicate
+from lifecycle.drivers.postgresql_errors import forgotten
 from lifecycle.operations.context import AllTenants
 from lifecycle.operations.typing import Steps, T
 
@@ -76,16 +76,22 @@ def begin(plain: str) -> sql.Composed:
     return sql.SQL(plain) + sql.SQL("; SELECT set_config('lifecycle.tenant', {}, true)").format(tenant)
 
 
+def ahead() -> tuple[bytes, bytes]:
+    """What goes ahead of statements in a transaction for the manager that runs them: a statement with its value."""
+    return _SET, _scope.get().encode()
+
+
 def steps(connection: Any, statement: "Prepared", values: "Sequence[bytes | None]") -> "PQGen[Rows]":
     """Run a statement for the manager that runs it: its rows. Raises psycopg's errors; nothing was committed then."""
     for last in (False, True):
         results = yield from _send(connection, statement, values)
         failed = next((one for one in results if one.status == ExecStatus.FATAL_ERROR), None)
         if failed is None:
-            return _read(connection, statement, results[-1])
+            name, _ = connection.known().get(statement, (b"", None))
+            rows: Rows = connection.rows(statement, name, results[-1])
+            return rows
         error = error_from_result(failed)
-        gone = isinstance(error, InvalidSqlStatementName) or "cached plan must not change" in str(error)
-        if last or not gone:
+        if last or not forgotten(error):
             raise error
         # Nothing ran: somebody dropped the statements, or a migration changed what this one returns.
         connection.known().clear()
@@ -123,16 +129,3 @@ def _send(connection: Any, statement: "Prepared", values: "Sequence[bytes | None
         if made is not None and result.status == ExecStatus.COMMAND_OK:
             ready[made[0]] = (made[1], None)
     return results
-
-
-def _read(connection: Any, statement: "Prepared", result: Any) -> "Rows":
-    name, transformer = connection.known().get(statement, (b"", None))
-    if transformer is None:
-        transformer = Transformer(connection)
-        transformer.set_pgresult(result)
-        connection.known()[statement] = (name, transformer)
-    else:
-        # The columns are those of the first time, and so are their loaders.
-        transformer.set_pgresult(result, set_loaders=False)
-    rows: Rows = transformer.load_rows(0, result.ntuples, statement.make_row)
-    return rows

@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from lifecycle import urls
-from lifecycle.drivers.combining import Group, NotCommitted, Write
+from lifecycle.drivers.combining import Group
 from lifecycle.drivers.dbapi import UPGRADE, DbapiDriver
 from lifecycle.drivers.stepping import is_read
 from lifecycle.errors import SchemaOutdated, SearchTimeout, StorageUnavailable
@@ -21,11 +21,12 @@ from lifecycle.recipes import book
 from lifecycle.settings import DatabaseSettings
 
 UNANSWERED: Final = object()
-# Writes of one session, with nothing in them that reaches beyond the database.
+# Writes with nothing in them that reaches beyond the database.
 GROUPED: Final = frozenset({
     r.CreateSession, r.SaveState, r.Move, r.Touch, r.AddMessages, r.AddMissingMessages, r.RemoveMessage,
     r.UpdateSession, r.MakeCheckpoint, r.RestoreCheckpoint, r.AcquireLease, r.RenewLeases, r.ReleaseLease,
     r.RequestApproval, r.ResolveApproval, r.OpenConnection, r.BeatConnection, r.CloseConnection,
+    r.ClearMessages, r.Together,
 })  # fmt: skip
 _SINGLES = book.SINGLES["sqlite"]
 
@@ -60,9 +61,15 @@ class SqliteDialect(DbapiDriver):
         connection.set_progress_handler(None, 0)
 
     def _roll_back(self, connection: Any, cursor: Any) -> None:
-        if connection.in_transaction:
+        if not self._is_over(connection):
             with contextlib.suppress(sqlite3.Error):
                 cursor.execute("ROLLBACK")
+
+    def _is_over(self, connection: Any) -> bool:
+        return not connection.in_transaction
+
+    def _release(self, cursor: Any) -> None:
+        cursor.execute("RELEASE one")
 
     def _translate(self, error: Exception, *, committing: bool, limited: bool) -> Exception:
         del committing  # a commit of SQLite's that fails has not happened
@@ -120,71 +127,6 @@ class SqliteDriver(SqliteDialect):
     def groups(self, request: Any) -> bool:
         """Whether a request is a write that may share its transaction with others."""
         return type(request) in GROUPED and not self._memory
-
-    def meet_together(self, requests: list[Any]) -> list[Write]:
-        """What came of each write; those that succeeded are committed."""
-        writes = [Write(request) for request in requests]
-        if len(writes) > 1:
-            try:
-                self._commit_together(writes)
-            except NotCommitted:
-                writes = [Write(request) for request in requests]
-            except Exception as error:  # noqa: BLE001 -- it is raised where each caller waits
-                for write in writes:
-                    write.fail(error)
-        for write in writes:
-            if not write.tried:
-                try:
-                    write.value = super()._meet(write.work)
-                except Exception as error:  # noqa: BLE001 -- it is raised where its caller waits
-                    write.error = error
-        return writes
-
-    def _commit_together(self, writes: list[Write]) -> None:
-        """Carry out writes in one transaction, each in a savepoint, so that its failure is its own."""
-        with self._connection(writes[0].work) as connection:
-            cursor = connection.cursor()
-            committing = False
-            try:
-                try:
-                    self._begin(cursor, writes[0].work)
-                except sqlite3.Error as error:
-                    raise self._own(error) from error  # nobody of them can write, and has not
-                for write in writes:
-                    self._carry_out_one(connection, cursor, write)
-                committing = True
-                cursor.execute("COMMIT")
-            except BaseException as error:
-                # Python calls the handler of a signal as soon as the log is synced.
-                if committing and not isinstance(error, Exception) and not connection.in_transaction:
-                    _tried(writes)
-                self._roll_back(connection, cursor)
-                if isinstance(error, sqlite3.Error):
-                    raise NotCommitted from error
-                raise
-            else:
-                _tried(writes)
-            finally:
-                with contextlib.suppress(sqlite3.Error):
-                    cursor.close()
-
-    def _carry_out_one(self, connection: Any, cursor: Any, write: Write) -> None:
-        cursor.execute("SAVEPOINT one")
-        try:
-            write.value = self._carry_out(cursor, write.work)
-        except Exception as error:
-            if not connection.in_transaction:
-                raise NotCommitted from error  # the disk is full, say: SQLite rolled back the whole
-            cursor.execute("ROLLBACK TO one")
-            write.error = self._own(error)
-        cursor.execute("RELEASE one")
-
-    def _own(self, error: Exception) -> Exception:
-        if not isinstance(error, sqlite3.Error):
-            return error
-        problem = self._translate(error, committing=False, limited=False)
-        problem.__cause__ = error
-        return problem
 
     def _answer(self, single: Any, request: Any) -> Any:
         connection = self._take()
@@ -244,11 +186,6 @@ class SqliteDriver(SqliteDialect):
         if not self._memory:
             fairy.detach()
         return connection  # type: ignore[no-any-return]
-
-
-def _tried(writes: list[Write]) -> None:
-    for write in writes:
-        write.tried = True
 
 
 def _set_up(connection: sqlite3.Connection, _record: object) -> None:

@@ -2,10 +2,10 @@
 
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lifecycle.errors import InvalidArgument, LifecycleError
+from lifecycle.errors import InvalidArgument, LifecycleError, StorageUnavailable
 from lifecycle.log import get_logger
 from lifecycle.operations.lifecycle import AfterHook
 from lifecycle.operations.requests import READS, CallHook, DuplicateKey, EraseArchived, Request
@@ -54,7 +54,23 @@ def run(operation: Steps[T], meet: Callable[[Any], Any]) -> T:
         while True:
             try:
                 answer = meet(request)
-            except DuplicateKey as error:
+            except (DuplicateKey, StorageUnavailable) as error:
+                request = operation.throw(error)
+            else:
+                request = operation.send(answer)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+
+
+async def run_async(operation: Steps[T], meet: Callable[[Any], Awaitable[Any]]) -> T:
+    """The same, awaiting each answer."""
+    try:
+        request = next(operation)
+        while True:
+            try:
+                answer = await meet(request)
+            except (DuplicateKey, StorageUnavailable) as error:
                 request = operation.throw(error)
             else:
                 request = operation.send(answer)

@@ -15,9 +15,9 @@ from typing import Any
 from lifecycle.drivers.combining import MOST, Write
 from lifecycle.drivers.dbapi import DbapiDriver
 from lifecycle.drivers.sqlite import UNANSWERED, SqliteDialect, SqliteDriver
-from lifecycle.drivers.stepping import call_async_hook
+from lifecycle.drivers.stepping import call_async_hook, run_async
 from lifecycle.errors import LifecycleError, StorageUnavailable
-from lifecycle.operations.requests import CallHook, DuplicateKey, Pause
+from lifecycle.operations.requests import CallHook, Pause
 from lifecycle.operations.typing import Steps, T
 
 Waiting = tuple[Any, "asyncio.Future[Any]", asyncio.AbstractEventLoop]
@@ -45,18 +45,7 @@ class ThreadedDriver:
     async def run(self, operation: Steps[T]) -> T:
         """Run one operation to its end."""
         self.driver.check_process()
-        try:
-            request = next(operation)
-            while True:
-                try:
-                    answer = await self._meet(request)
-                except DuplicateKey as error:
-                    request = operation.throw(error)
-                else:
-                    request = operation.send(answer)
-        except StopIteration as done:
-            value: T = done.value
-            return value
+        return await run_async(operation, self._meet)
 
     async def _meet(self, request: Any) -> Any:
         answer = self._at_once(request)

@@ -13,11 +13,13 @@ from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import async_method
 from lifecycle.manager.opening import behind_cache, require_postgres, scoped, settings_for
 from lifecycle.operations import (
+    clearing,
     daemon,
     health,
     keys,
     leases,
     lifecycle,
+    many,
     messages,
     oversight,
     people,
@@ -25,6 +27,7 @@ from lifecycle.operations import (
     saving,
     sessions,
     sweeps,
+    together,
 )
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
@@ -206,8 +209,10 @@ class AsyncSessionManager(HookRegistry):
     expire_session = async_method(lifecycle.expire_session)
     reopen_session = async_method(lifecycle.reopen_session)
     touch_session = async_method(lifecycle.touch_session)
+    touch_many = async_method(lifecycle.touch_many)
 
     save_state = async_method(saving.save_state)
+    save_many = async_method(many.save_many)
     load_state = async_method(saving.load_state)
     checkpoint = async_method(saving.checkpoint)
     list_checkpoints = async_method(saving.list_checkpoints)
@@ -217,9 +222,13 @@ class AsyncSessionManager(HookRegistry):
 
     add_message = async_method(messages.add_message)
     add_messages = async_method(messages.add_messages)
+    add_messages_many = async_method(many.add_messages_many)
     get_messages = async_method(messages.get_messages)
     pop_message = async_method(messages.pop_message)
     delete_message = async_method(messages.delete_message)
+    clear_messages = async_method(clearing.clear_messages)
+
+    together = async_method(together.together)
 
     request_approval = async_method(people.request_approval)
     resolve_approval = async_method(people.resolve_approval)

@@ -12,11 +12,13 @@ from lifecycle.manager.hooks import HookRegistry
 from lifecycle.manager.methods import sync_method
 from lifecycle.manager.opening import behind_cache, require_postgres, scoped, settings_for
 from lifecycle.operations import (
+    clearing,
     daemon,
     health,
     keys,
     leases,
     lifecycle,
+    many,
     messages,
     oversight,
     people,
@@ -24,6 +26,7 @@ from lifecycle.operations import (
     saving,
     sessions,
     sweeps,
+    together,
 )
 from lifecycle.operations.context import AllTenants, Context
 from lifecycle.settings import DatabaseSettings, Settings
@@ -201,8 +204,10 @@ class SessionManager(HookRegistry):
     expire_session = sync_method(lifecycle.expire_session)
     reopen_session = sync_method(lifecycle.reopen_session)
     touch_session = sync_method(lifecycle.touch_session)
+    touch_many = sync_method(lifecycle.touch_many)
 
     save_state = sync_method(saving.save_state)
+    save_many = sync_method(many.save_many)
     load_state = sync_method(saving.load_state)
     checkpoint = sync_method(saving.checkpoint)
     list_checkpoints = sync_method(saving.list_checkpoints)
@@ -212,9 +217,13 @@ class SessionManager(HookRegistry):
 
     add_message = sync_method(messages.add_message)
     add_messages = sync_method(messages.add_messages)
+    add_messages_many = sync_method(many.add_messages_many)
     get_messages = sync_method(messages.get_messages)
     pop_message = sync_method(messages.pop_message)
     delete_message = sync_method(messages.delete_message)
+    clear_messages = sync_method(clearing.clear_messages)
+
+    together = sync_method(together.together)
 
     request_approval = sync_method(people.request_approval)
     resolve_approval = sync_method(people.resolve_approval)

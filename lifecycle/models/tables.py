@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, Column, Index, PrimaryKeyConstraint, tex
 from sqlmodel import Field, SQLModel
 
 from lifecycle import states
-from lifecycle.models.types import Timestamp, key_text, long_text
+from lifecycle.models.types import Base64, Timestamp, key_text, long_text
 
 metadata = sa.MetaData(
     naming_convention={
@@ -98,6 +98,15 @@ class SessionRow(Base, table=True):
     runs: bool = _col(sa.Boolean(create_constraint=False), default="false")
     available_at: datetime | None = _col(Timestamp(), null=True)
     pending_approvals: int = _col(sa.Integer(), default="0")
+    # The last save; NULL where nothing was saved.
+    saved_at: datetime | None = _col(Timestamp(), null=True)
+    # Which entries the conversation is made of (see `lifecycle.entries`); `entries_from` is NULL where there is none.
+    next_entry: int = _col(sa.BigInteger(), default="1")
+    entries_from: int | None = _col(sa.BigInteger(), null=True)
+    entries_before: str | None = _col(long_text(), null=True)
+    # The version and the next entry at the last checkpoint: what was stored later is in none.
+    checkpoint_version: int = _col(sa.BigInteger(), default="0")
+    checkpoint_entry: int = _col(sa.BigInteger(), default="1")
 
     __table_args__ = (
         PrimaryKeyConstraint("tenant", "session_id"),
@@ -124,23 +133,63 @@ class SessionRow(Base, table=True):
 
 
 class StateRow(Base, table=True):
-    """The saved state of a session, one to one: JSON as text, so that it comes back as it was."""
+    """The documents of the saved state, one row a session: JSON as text, so that they come back as they were.
+
+    A large one is a list of pieces instead, of which the large ones are in `session_values`.
+    """
 
     __tablename__ = "session_states"
 
     tenant: str = _col(key_text())
     session_id: str = _col(key_text())
-    conversation: str | None = _col(long_text(), null=True)
     context: str | None = _col(long_text(), null=True)
     plan: str | None = _col(long_text(), null=True)
-    version: int = _col(sa.BigInteger())
-    saved_at: datetime = _col(Timestamp())
+    context_pieces: str | None = _col(long_text(), null=True)
+    plan_pieces: str | None = _col(long_text(), null=True)
 
     __table_args__ = (PrimaryKeyConstraint("tenant", "session_id"), _OPTIONS)
 
 
+class EntryRow(Base, table=True):
+    """An entry of a conversation, which the saved state and checkpoints may share. It never changes."""
+
+    __tablename__ = "session_entries"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    number: int = _col(sa.BigInteger())
+    digest: str = _col(key_text())
+    content: str = _col(long_text())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "number"),
+        # Three to a page: out of line, an entry of 2 KB would take two rows and as much room.
+        {**_OPTIONS, "postgresql_with": {"toast_tuple_target": 2704}},
+    )
+
+
+class ValueRow(Base, table=True):
+    """A large piece of a document, which the saved state and checkpoints may share. It never changes."""
+
+    __tablename__ = "session_values"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    # The first letter of the document's name, and the digest.
+    name: str = _col(key_text())
+    # The session's version that brought it.
+    version: int = _col(sa.BigInteger())
+    content: str = _col(long_text())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "name"),
+        Index("ix_session_values_version", "tenant", "session_id", "version"),
+        _OPTIONS,
+    )
+
+
 class CheckpointRow(Base, table=True):
-    """A labelled copy of the saved state."""
+    """A labelled copy of the saved state: of what it says, not of the entries and values that it says it with."""
 
     __tablename__ = "session_checkpoints"
 
@@ -149,13 +198,17 @@ class CheckpointRow(Base, table=True):
     seq: int = _col(sa.BigInteger())
     label: str = _col(key_text())
     data: str | None = _col(long_text(), null=True)
-    conversation: str | None = _col(long_text(), null=True)
     context: str | None = _col(long_text(), null=True)
     plan: str | None = _col(long_text(), null=True)
     phase: str | None = _col(long_text(), null=True)
     step: int | None = _col(sa.BigInteger(), null=True)
     version: int = _col(sa.BigInteger())
     created_at: datetime = _col(Timestamp())
+    next_entry: int = _col(sa.BigInteger(), default="1")
+    entries_from: int | None = _col(sa.BigInteger(), null=True)
+    entries_before: str | None = _col(long_text(), null=True)
+    context_pieces: str | None = _col(long_text(), null=True)
+    plan_pieces: str | None = _col(long_text(), null=True)
 
     __table_args__ = (PrimaryKeyConstraint("tenant", "session_id", "seq"), _OPTIONS)
 
@@ -282,6 +335,67 @@ class TokenRow(Base, table=True):
     )
 
 
+class GraphCheckpointRow(Base, table=True):
+    """A checkpoint of a graph: what it says, and the writes of tasks that began with it (`lifecycle.graphs`)."""
+
+    __tablename__ = "session_graph_checkpoints"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    # The namespace and the checkpoint's id.
+    place: str = _col(key_text())
+    # The run that made it, where it is known.
+    run_id: str | None = _col(key_text(), null=True)
+    # The number of the first item that came with it.
+    first_item: int | None = _col(sa.BigInteger(), null=True)
+    # Which items and values it is made of.
+    needs: str | None = _col(long_text(), null=True)
+    # NULL where writes came before the checkpoint itself.
+    body: str | None = _col(Base64(), null=True)
+    # A line for each call that stored some.
+    writes: str | None = _col(long_text(), null=True)
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "place"),
+        _partial("ix_session_graph_checkpoints_run", "tenant", "run_id", where="run_id IS NOT NULL"),
+        _OPTIONS,
+    )
+
+
+class GraphItemRow(Base, table=True):
+    """Elements of a list in a graph's state, which its checkpoints may share. It never changes."""
+
+    __tablename__ = "session_graph_items"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    number: int = _col(sa.BigInteger())
+    needs: str | None = _col(long_text(), null=True)
+    content: str = _col(Base64())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "number"),
+        {**_OPTIONS, "postgresql_with": {"toast_tuple_target": 2704}},
+    )
+
+
+class GraphValueRow(Base, table=True):
+    """A large value of a graph's state, or a large text or bytes in one, by its digest. It never changes."""
+
+    __tablename__ = "session_graph_values"
+
+    tenant: str = _col(key_text())
+    session_id: str = _col(key_text())
+    name: str = _col(key_text())
+    needs: str | None = _col(long_text(), null=True)
+    content: str = _col(Base64())
+
+    __table_args__ = (
+        PrimaryKeyConstraint("tenant", "session_id", "name"),
+        {**_OPTIONS, "postgresql_with": {"toast_tuple_target": 2704}},
+    )
+
+
 class WorkerRow(Base, table=True):
     """A running daemon, kept alive by beats."""
 
@@ -393,12 +507,17 @@ def table(row: type[Base]) -> sa.Table:
 
 sessions = table(SessionRow)
 session_states = table(StateRow)
+entries = table(EntryRow)
+values = table(ValueRow)
 checkpoints = table(CheckpointRow)
 messages = table(MessageRow)
 transitions = table(TransitionRow)
 approvals = table(ApprovalRow)
 connections = table(ConnectionRow)
 tokens = table(TokenRow)
+graph_checkpoints = table(GraphCheckpointRow)
+graph_items = table(GraphItemRow)
+graph_values = table(GraphValueRow)
 workers = table(WorkerRow)
 worker_jobs = table(WorkerJobRow)
 api_keys = table(ApiKeyRow)
@@ -407,4 +526,16 @@ samples = table(SampleRow)
 secrets = table(SecretRow)
 
 # Everything that goes with a session when it is removed; the audit log is treated apart, for its tombstones.
-CHILDREN: tuple[sa.Table, ...] = (session_states, checkpoints, messages, approvals, connections, tokens)
+CHILDREN: tuple[sa.Table, ...] = (
+    session_states,
+    entries,
+    values,
+    checkpoints,
+    messages,
+    approvals,
+    connections,
+    tokens,
+    graph_checkpoints,
+    graph_items,
+    graph_values,
+)

@@ -83,6 +83,75 @@ class Timestamp(sa.types.TypeDecorator[datetime]):
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
+class _Bytea(sa.types.UserDefinedType[str]):
+    """PostgreSQL's bytes, which statements read and write as text."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """As it is written in DDL."""
+        return "BYTEA"
+
+
+class Base64(sa.types.TypeDecorator[str]):
+    """Bytes as base 64 text: stored as bytes by PostgreSQL, where they take three quarters of it, and as text elsewhere."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """The type that the database itself has."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(_Bytea())
+        if dialect.name in {"mysql", "mariadb"}:
+            return dialect.type_descriptor(mysql.LONGTEXT(charset="ascii", collation="ascii_bin"))
+        return dialect.type_descriptor(sa.Text())
+
+    def bind_expression(self, bindparam: Any) -> Any:
+        """What stores a text."""
+        return from_base64(sa.type_coerce(bindparam, sa.Text()))
+
+    def column_expression(self, column: Any) -> Any:
+        """What reads one."""
+        return sa.type_coerce(to_base64(column), self)
+
+
+class from_base64(FunctionElement[str]):  # noqa: N801 - reads as an SQL function
+    """A text as a `Base64` column holds it."""
+
+    inherit_cache = True
+    name = "from_base64"
+
+
+@compiles(from_base64)
+def _from_base64(element: from_base64, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(from_base64, "postgresql")
+def _from_base64_postgresql(element: from_base64, compiler: Any, **options: Any) -> str:
+    return f"decode({compiler.process(element.clauses, **options)}, 'base64')"
+
+
+class to_base64(FunctionElement[str]):  # noqa: N801 - reads as an SQL function
+    """The text of a `Base64` column."""
+
+    inherit_cache = True
+    name = "to_base64"
+    type = sa.Text()
+
+
+@compiles(to_base64)
+def _to_base64(element: to_base64, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(to_base64, "postgresql")
+def _to_base64_postgresql(element: to_base64, compiler: Any, **options: Any) -> str:
+    # Without the line breaks that it puts between 76 characters each.
+    return f"translate(encode({compiler.process(element.clauses, **options)}, 'base64'), E'\\n', '')"
+
+
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function it is
     """The database's clock, the same throughout one statement."""
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from lifecycle.documents import encode, surrogate_problem
+from lifecycle.entries import Entries
 from lifecycle.errors import InvalidArgument, LimitExceeded
+from lifecycle.operations.pace import Pace
+from lifecycle.pieces import Document
 from lifecycle.policies import Policies
 from lifecycle.settings import Settings
 
@@ -40,7 +43,7 @@ class Hooks:
 class Context:
     """Tenant, policies, bounds and hooks of one manager."""
 
-    __slots__ = ("_id_chars", "hooks", "limits", "monotonic", "policies", "scope", "settings")
+    __slots__ = ("_id_chars", "hooks", "limits", "monotonic", "paces", "policies", "scope", "settings")
 
     def __init__(self, settings: Settings, tenant: str | AllTenants, hooks: Hooks | None = None) -> None:
         if isinstance(tenant, str):
@@ -52,6 +55,8 @@ class Context:
         self._id_chars = settings.limits.id_chars
         self.hooks = hooks or Hooks()
         self.monotonic = time.monotonic
+        # Of each sweep, by its name: the next one goes on as the last one did.
+        self.paces: defaultdict[str, Pace] = defaultdict(Pace)
 
     @property
     def tenant(self) -> str:
@@ -94,6 +99,22 @@ class Context:
     def document(self, value: Any, name: str) -> str:
         """The JSON text of a document of the saved state."""
         return encode(value, name, limit=self.limits.document_bytes, depth=self.limits.document_depth)
+
+    def stored(self, value: Any, name: str) -> Document:
+        """A document of the saved state as it is stored."""
+        return Document.of(name, value, self.document(value, name))
+
+    def entries(self, value: Any, name: str) -> Entries:
+        """A list's elements as entries of a conversation."""
+        if not isinstance(value, list):
+            raise InvalidArgument(f"{name} must be a list, not {type(value).__name__}")
+        texts = [self.document(entry, f"{name}[{i}]") for i, entry in enumerate(value)]
+        limit = self.limits.document_bytes
+        if sum(map(len, texts)) * 4 > limit:
+            size = sum(len(text.encode()) + 1 for text in texts) + 1
+            if size > limit:
+                raise LimitExceeded(name, size, limit, "bytes", "limits.document_bytes")
+        return Entries.of(texts)
 
     def metadata(self, value: Any, name: str) -> str:
         """The JSON text of an object such as metadata or config."""

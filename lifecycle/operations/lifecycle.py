@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lifecycle import states
-from lifecycle.errors import InvalidTransition, LeaseLost, SessionNotFound, VersionConflict
+from lifecycle.errors import InvalidArgument, InvalidTransition, LeaseLost, SessionNotFound, VersionConflict
 from lifecycle.models.reads import Session
 from lifecycle.operations import rows
 from lifecycle.operations.context import Context, check_count
@@ -13,6 +13,7 @@ from lifecycle.operations.requests import CallHook, GetSession, Move, Row, Touch
 from lifecycle.operations.typing import Steps
 
 _ATTEMPTS = 20
+_TOUCHED_AT_ONCE = 1000
 
 
 def move(
@@ -219,6 +220,27 @@ def touch_session(context: Context, session_id: str | Sequence[str]) -> Steps[in
         return 1
     ids = tuple(sorted({context.check_id(one) for one in session_id}))
     total = 0
-    for start in range(0, len(ids), 1000):
-        total += len((yield Touch(context.tenant, ids[start : start + 1000])))
+    for start in range(0, len(ids), _TOUCHED_AT_ONCE):
+        total += len((yield Touch(context.tenant, ids[start : start + _TOUCHED_AT_ONCE])))
     return total
+
+
+def touch_many(context: Context, session_ids: Sequence[str]) -> Steps[list[bool]]:
+    """A sign of life of many sessions: for each, in the order given, whether it is live, and so was touched.
+
+    It goes in transactions of 1,000 sessions, a few statements each on every database; what was touched before a failure
+    stays so. A session that somebody else has locked is touched behind the others, so that he keeps nobody waiting who
+    wants one of those. Raises `InvalidArgument`.
+    """
+    if isinstance(session_ids, str):
+        raise InvalidArgument(f"session_ids must be a list of ids, as in [{session_ids!r}]; touch_session takes one")
+    asked = [context.check_id(one, f"session_ids[{i}]") for i, one in enumerate(session_ids)]
+    ids = tuple(sorted(set(asked)))
+    touched: set[str] = set()
+    for start in range(0, len(ids), _TOUCHED_AT_ONCE):
+        some = ids[start : start + _TOUCHED_AT_ONCE]
+        touched.update((yield Touch(context.tenant, some, passing=True)))
+        left = tuple(one for one in some if one not in touched)
+        if left:
+            touched.update((yield Touch(context.tenant, left)))
+    return [one in touched for one in asked]

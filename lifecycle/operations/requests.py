@@ -10,17 +10,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from lifecycle.entries import Entries
 from lifecycle.operations.places import Place
+from lifecycle.pieces import Document
 
 Operation = Generator[Any, Any, Any]
 Row = dict[str, Any]
 SecondsMap = tuple[str, int | None]
 # Who holds the lease that a write is made under, and its epoch.
 Fence = tuple[str, int]
+# A checkpoint of a graph as it was seen: its place, its needs and the number of its first item.
+GraphParent = tuple[str, str | None, int | None]
 
 
 class DuplicateKey(Exception):
     """A driver's word for a broken unique constraint; operations turn it into what it means."""
+
+
+class Refused(DuplicateKey):
+    """That the request at this place of a `Together` was refused, so that none of them was met."""
+
+    def __init__(self, place: int) -> None:
+        super().__init__(f"request {place}")
+        self.place = place
 
 
 @dataclass(slots=True)
@@ -41,11 +53,17 @@ class CreateSession(OfSession):
     """Insert the session, its audit row, and its saved state if documents are given: the row, or None if it exists."""
 
     values: Row
-    documents: Row | None
+    documents: Mapping[str, Document]
+    conversation: Entries | None
     max_age: int | None
     idle: int | None
     ghosts: int | None
     actor: str | None
+
+    @property
+    def saved(self) -> bool:
+        """Whether it has a saved state from the beginning."""
+        return bool(self.documents) or self.conversation is not None
 
 
 @dataclass(slots=True)
@@ -64,15 +82,25 @@ class GetSession(OfSession):
 
 @dataclass(slots=True)
 class SaveState(OfSession):
-    """Save documents and fields of an active session that nobody else holds: the new version, or None if refused."""
+    """Save documents and fields of an active session that nobody else holds: the new version, or None if refused.
 
-    documents: Mapping[str, str]
-    append: str | None
+    `conversation` replaces what is stored: where it is more than that with something behind it, the save may be refused
+    and is to be repeated as `SaveEdited`.
+    """
+
+    documents: Mapping[str, Document]
+    conversation: Entries | None
+    append: Entries | None
     fields: Mapping[str, Any]
     expected: int | None
     token: str | None
     digest: str | None
     fence: Fence | None = None
+
+
+@dataclass(slots=True)
+class SaveEdited(SaveState):
+    """As SaveState, for a conversation of which any part was changed: entries that nothing needs any more are removed."""
 
 
 @dataclass(slots=True)
@@ -104,10 +132,11 @@ class Move(OfSession):
 
 @dataclass(slots=True)
 class Touch(Request):
-    """Mark live sessions as active now: the ids that were."""
+    """Mark live sessions as active now: the ids that were. With `passing`, what others have locked is passed over."""
 
     tenant: str
     session_ids: tuple[str, ...]
+    passing: bool = False
 
 
 @dataclass(slots=True)
@@ -146,6 +175,13 @@ class RemoveMessage(OfSession):
     """Remove one message, the last one where no id is given: its row or None."""
 
     message_id: str | None
+    fence: Fence | None = None
+
+
+@dataclass(slots=True)
+class ClearMessages(OfSession):
+    """Remove all messages: how many there were, or None if refused."""
+
     fence: Fence | None = None
 
 
@@ -406,18 +442,19 @@ class OldestDue(Request):
 
 
 class SweptIds(list[str]):
-    """The ids that a sweep acted on; `keys` says whose they are."""
+    """The ids that a sweep acted on; `keys` says whose they are, `last` is the latest deadline among those looked at."""
 
-    __slots__ = ("keys",)
+    __slots__ = ("keys", "last")
 
-    def __init__(self, keys: list[tuple[str, str]]) -> None:
+    def __init__(self, keys: list[tuple[str, str]], last: datetime | None = None) -> None:
         super().__init__(session_id for _, session_id in keys)
         self.keys = keys
+        self.last = last
 
     @classmethod
-    def of(cls, rows: list[Row]) -> "SweptIds":
+    def of(cls, rows: list[Row], last: datetime | None = None) -> "SweptIds":
         """Those of rows with a session's key."""
-        return cls([(row["tenant"], row["session_id"]) for row in rows])
+        return cls([(row["tenant"], row["session_id"]) for row in rows], last)
 
 
 @dataclass(slots=True)
@@ -431,6 +468,8 @@ class SweepBatch(Request):
     retention: SecondsMap = ("{}", None)
     # Where what is removed is written first; None removes it for good.
     archive: Any = None
+    # The deadline to begin at: what the batches before left behind in the index is not looked through again.
+    since: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -661,6 +700,37 @@ class AnswerAttempt(Request):
 
 
 @dataclass(slots=True)
+class Expect(OfSession):
+    """Lock a session that is at a version and in a phase, for a `Together`: True, or None if it is not."""
+
+    version: int
+    phase: str | None
+
+
+@dataclass(slots=True)
+class Together(Request):
+    """Meet requests in one transaction, in this order: the answer of each. Raises `Refused`, with nothing done."""
+
+    requests: tuple[Request, ...]
+
+
+@dataclass(slots=True)
+class ReadTogether(Together):
+    """The same of reads only."""
+
+
+@dataclass(slots=True)
+class SideBySide(Request):
+    """Carry out requests about one session each, in one transaction as far as they go well.
+
+    For each what it is answered, or the error that it would have raised alone: none touches another. What is asked for
+    the same session is carried out in the order given.
+    """
+
+    requests: tuple[OfSession, ...]
+
+
+@dataclass(slots=True)
 class CallHook(Request):
     """Call a user's function; an async driver awaits what it returns. The answer is its result."""
 
@@ -674,6 +744,84 @@ class Pause(Request):
 
     seconds: float
 
+
+@dataclass(slots=True)
+class PutGraphCheckpoint(OfSession):
+    """Store a graph's checkpoint with the items and values that came with it: the number of its first item.
+
+    None if refused, which it is too where `parent`, whose items and values it shares, is not there as it was any more: its
+    place, its needs and its first item. `items` are (needs, content), `values` (name, needs, content); of those, what is
+    there already stays.
+    """
+
+    place: str
+    run_id: str | None
+    needs: str | None
+    body: str
+    items: tuple[tuple[str | None, str], ...]
+    values: tuple[tuple[str, str | None, str], ...]
+    parent: GraphParent | None
+    fence: Fence | None = None
+
+
+@dataclass(slots=True)
+class PutGraphWrites(OfSession):
+    """Add a line to the writes of a graph's checkpoint, which may come later: whether it was, or None if refused."""
+
+    place: str
+    line: str
+    values: tuple[tuple[str, str | None, str], ...]
+    fence: Fence | None = None
+
+
+@dataclass(slots=True)
+class ReadGraph(OfSession):
+    """Read a graph's checkpoint, or the latest of a namespace (`place` None): (row, {number: item}, {name: value}) or None."""
+
+    namespace: str
+    place: str | None
+
+
+@dataclass(slots=True)
+class ReadGraphRows(OfSession):
+    """Read several checkpoints by place: ([row], {number: item}, {name: value}); without the rest, where it is not `whole`."""
+
+    places: tuple[str, ...]
+    whole: bool = True
+
+
+@dataclass(slots=True)
+class ListGraphPlaces(Request):
+    """Read which checkpoints there are: [(session id, place)] in order; of all sessions, those of some runs, or one's.
+
+    A session's are those from one place on, up to another that is not among them, if these are given.
+    """
+
+    tenant: str
+    session_id: str | None = None
+    run_ids: tuple[str, ...] | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(slots=True)
+class RemoveGraphCheckpoints(OfSession):
+    """Remove a graph's checkpoints, and the items and values that no other needs: how many, or None if refused."""
+
+    places: tuple[str, ...]
+    fence: Fence | None = None
+
+
+@dataclass(slots=True)
+class CopyGraph(OfSession):
+    """Copy all checkpoints to another session: how many; None if that one is refused, -1 if it has some of its own."""
+
+    new_id: str
+    fence: Fence | None = None
+
+
+ASSEMBLED: tuple[type[Request], ...] = (LoadState, GetCheckpoint, ReadTogether, ReadGraph, ReadGraphRows)
+"""What is put together of several reads, which have to be of one moment."""
 
 READS: tuple[type[Request], ...] = (
     GetSession,
@@ -701,4 +849,8 @@ READS: tuple[type[Request], ...] = (
     GetKey,
     AnyKey,
     ListKeys,
+    ReadGraph,
+    ReadGraphRows,
+    ListGraphPlaces,
+    ReadTogether,
 )

@@ -1,8 +1,10 @@
 """From a row of the database to the value a caller gets."""
 
 from datetime import datetime
+from typing import Any
 
 from lifecycle.documents import decode
+from lifecycle.errors import StorageUnavailable
 from lifecycle.models.reads import (
     Approval,
     Checkpoint,
@@ -27,11 +29,22 @@ def session(row: Row) -> Session:
     return Session.of(values)
 
 
+_STATE = ("conversation", "context", "plan")
+
+
 def saved_state(row: Row) -> SavedState:
     """The documents of the last save."""
-    for name in ("conversation", "context", "plan"):
-        row[name] = decode(row[name])
+    for name in _STATE:
+        row[name] = _whole(row, name)
     return SavedState.of(row)
+
+
+def _whole(row: Row, name: str) -> Any:
+    if row[name] == "":
+        raise StorageUnavailable(
+            f"session {row['session_id']!r}: the database has lost parts of the {name}; restore the session from a backup"
+        )
+    return decode(row[name])
 
 
 def checkpoint(row: Row) -> Checkpoint:
@@ -41,7 +54,7 @@ def checkpoint(row: Row) -> Checkpoint:
 
 def checkpoint_documents(row: Row) -> CheckpointDocuments:
     """A checkpoint with its documents."""
-    read = {name: decode(row[name]) for name in ("data", "conversation", "context", "plan")}
+    read = {"data": decode(row["data"]), **{name: _whole(row, name) for name in _STATE}}
     return CheckpointDocuments.of({name: row[name] for name in CheckpointDocuments.model_fields} | read)
 
 

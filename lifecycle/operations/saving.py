@@ -1,10 +1,12 @@
 """The saved state: saving, loading, checkpoints, forks."""
 
+import dataclasses
 import hashlib
 from typing import Any, Never
 
 from lifecycle import states
 from lifecycle.documents import encode
+from lifecycle.entries import Entries
 from lifecycle.errors import (
     CheckpointNotFound,
     InvalidArgument,
@@ -27,9 +29,11 @@ from lifecycle.operations.requests import (
     LoadState,
     MakeCheckpoint,
     RestoreCheckpoint,
+    SaveEdited,
     SaveState,
 )
 from lifecycle.operations.typing import Steps
+from lifecycle.pieces import Document
 from lifecycle.unset import UNSET, Unset
 
 
@@ -56,23 +60,19 @@ def save_state(
     a lease), `LeaseLost`, `NotSerializable`, `LimitExceeded`, `TokenReused`.
     """
     session_id = context_.check_id(session_id)
-    documents: dict[str, str] = {}
+    documents: dict[str, Document] = {}
     fields: dict[str, Any] = {}
+    whole = added = None
     if conversation is not UNSET:
         if append is not None:
             raise InvalidArgument("pass either conversation or append, not both")
-        if not isinstance(conversation, list):
-            raise InvalidArgument(f"conversation must be a list, not {type(conversation).__name__}")
-        documents["conversation"] = context_.document(conversation, "conversation")
+        whole = context_.entries(conversation, "conversation")
     if context is not UNSET:
-        documents["context"] = context_.document(context, "context")
+        documents["context"] = context_.stored(context, "context")
     if plan is not UNSET:
-        documents["plan"] = context_.document(plan, "plan")
-    added = None
+        documents["plan"] = context_.stored(plan, "plan")
     if append is not None:
-        if not isinstance(append, list):
-            raise InvalidArgument(f"append must be a list of entries, not {type(append).__name__}")
-        added = context_.document(append, "append") if append else None
+        added = context_.entries(append, "append") if append != [] else None
     if phase is not UNSET:
         fields["phase"] = context_.check_short(phase, "phase")
     if step is not UNSET:
@@ -80,36 +80,72 @@ def save_state(
     digest = None
     if token is not None:
         context_.check_id(token, "token")
-        digest = _digest(documents, added, fields, expected_version)
+        digest = _digest(documents, whole, added, fields, expected_version)
     if expected_version is not None:
         check_count(expected_version, "expected_version", 0, 2**63 - 1)
     fence = fence_of(context_.tenant, session_id, lease)
-    request = SaveState(context_.tenant, session_id, documents, added, fields, expected_version, token, digest, fence)
+    return (
+        yield from carry_out(
+            context_,
+            SaveState(
+                context_.tenant, session_id, documents, whole, added, fields, expected_version, token, digest, fence
+            ),
+        )
+    )
+
+
+def carry_out(context: Context, request: SaveState) -> Steps[int]:
+    """Save, and return the new version or raise why not."""
+    version = yield from _attempt(request)
+    if version is None and request.conversation is not None:
+        values = [getattr(request, field.name) for field in dataclasses.fields(request)]
+        version = yield from _attempt(SaveEdited(*values))
+    if version is None:
+        version = yield from _refused_save(context, request)
+    return version
+
+
+def _attempt(request: SaveState) -> Steps[int | None]:
     try:
         version = yield request
     except DuplicateKey:
-        version = None
-    if version is not None:
-        return int(version)
-    return (yield from _refused_save(context_, request))
+        return None
+    return None if version is None else int(version)
 
 
 def _refused_save(context: Context, request: SaveState) -> Steps[int]:
-    if request.token is not None:
-        known = yield GetToken(request.tenant, request.session_id, request.token)
-        if known is not None:
-            digest, version = known
-            if digest != request.digest:
-                raise TokenReused(request.session_id, request.token)
-            return int(version)
+    version = yield from repeated(request)
+    if version is not None:
+        return version
     never: Never = yield from explain(
         context, request.session_id, "save", needs=("active",), expected=request.expected, fence=request.fence
     )
     return never
 
 
-def _digest(documents: dict[str, str], added: str | None, fields: dict[str, Any], expected: int | None) -> str:
-    content = encode([documents, added, fields, expected], "save", limit=2**40)
+def repeated(request: SaveState) -> Steps[int | None]:
+    """The version that an earlier save under the same token made, or None where there is none. Raises `TokenReused`."""
+    if request.token is None:
+        return None
+    known = yield GetToken(request.tenant, request.session_id, request.token)
+    if known is None:
+        return None
+    digest, version = known
+    if digest != request.digest:
+        raise TokenReused(request.session_id, request.token)
+    return int(version)
+
+
+def _digest(
+    documents: dict[str, Document],
+    whole: Entries | None,
+    added: Entries | None,
+    fields: dict[str, Any],
+    expected: int | None,
+) -> str:
+    texts = {name: document.pieces if document.text is None else document.text for name, document in documents.items()}
+    entries = [None if some is None else list(some.digests) for some in (whole, added)]
+    content = encode([texts, entries, fields, expected], "save", limit=2**40)
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 

@@ -34,6 +34,7 @@ from lifecycle.operations.requests import (
     UpdateSession,
 )
 from lifecycle.operations.typing import Steps
+from lifecycle.pieces import Document
 from lifecycle.unset import UNSET, Unset
 
 SORTS = ("updated_at", "created_at", "last_active_at", "title", "session_id")
@@ -343,13 +344,12 @@ def _creation(
     actor: str | None = None,
 ) -> CreateSession:
     policy = context_.policies.for_kind(context_.check_id(kind, "kind"))
-    documents: Row = {}
+    documents: dict[str, Document] = {}
     if context is not UNSET and context is not None:
-        documents["context"] = context_.document(context, "context")
+        documents["context"] = context_.stored(context, "context")
+    entries = None
     if conversation is not UNSET and conversation is not None:
-        if not isinstance(conversation, list):
-            raise InvalidArgument(f"conversation must be a list, not {type(conversation).__name__}")
-        documents["conversation"] = context_.document(conversation, "conversation")
+        entries = context_.entries(conversation, "conversation")
     idle = policy.idle_active if idle_timeout is None else _duration(idle_timeout, "idle_timeout")
     values: Row = {
         "kind": kind,
@@ -371,10 +371,11 @@ def _creation(
         context_.tenant,
         uuid7() if session_id is None else context_.check_id(session_id),
         values,
-        documents or None,
+        documents,
+        entries,
         policy.max_age,
         idle,
-        None if documents else policy.ghosts,
+        policy.ghosts if not documents and entries is None else None,
         context_.check_short(actor, "actor"),
     )
 

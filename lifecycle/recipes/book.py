@@ -6,23 +6,33 @@ from typing import Any
 from lifecycle.operations import requests as r
 from lifecycle.recipes import (
     bulk,
+    citus,
     keyed,
     lists,
     mariadb_watching,
     oversight,
     postgresql,
+    postgresql_graphs,
     postgresql_importing,
     postgresql_leases,
     postgresql_lists,
+    postgresql_saving,
+    postgresql_together,
     samples,
+    sqlite_loading,
     sweeps,
     watching,
 )
 from lifecycle.recipes.portable import (
     attempts,
     base,
+    checkpoints,
     claims,
+    clearing,
+    combined,
     daemon,
+    forks,
+    graphs,
     importing,
     keys,
     leases,
@@ -40,13 +50,16 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.CreateSession: sessions.create_session,
     r.CreateSessions: importing.create_sessions,
     r.SaveState: saving.save_state,
-    r.GetToken: saving.get_token,
+    r.SaveEdited: saving.save_state,
+    r.LoadState: saving.load_state,
     r.Move: moves.move,
     r.Touch: moves.touch,
     r.AddMessages: messages.add_messages,
     r.AddMissingMessages: messages.add_missing_messages,
     r.GetMessages: messages.get_messages,
     r.RemoveMessage: messages.remove_message,
+    r.ClearMessages: clearing.clear_messages,
+    r.Expect: combined.expect,
     r.UpdateSession: sessions.update_session,
     r.DeleteSessions: sessions.delete_sessions,
     r.SoftDelete: sessions.soft_delete,
@@ -55,11 +68,11 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.GetStats: lists.get_stats,
     r.RecentTransitions: oversight.recent_transitions,
     r.ListStuck: oversight.list_stuck,
-    r.MakeCheckpoint: saving.make_checkpoint,
-    r.ListCheckpoints: saving.list_checkpoints,
-    r.GetCheckpoint: saving.get_checkpoint,
-    r.RestoreCheckpoint: saving.restore_checkpoint,
-    r.ForkSession: saving.fork_session,
+    r.MakeCheckpoint: checkpoints.make_checkpoint,
+    r.ListCheckpoints: checkpoints.list_checkpoints,
+    r.GetCheckpoint: checkpoints.get_checkpoint,
+    r.RestoreCheckpoint: checkpoints.restore_checkpoint,
+    r.ForkSession: forks.fork_session,
     r.RequestApproval: people.request_approval,
     r.ResolveApproval: people.resolve_approval,
     r.ListApprovals: people.list_approvals,
@@ -90,6 +103,7 @@ PORTABLE: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.RevokeKey: keys.revoke_key,
     r.StampKey: keys.stamp_key,
     r.ShareSecret: keys.share_secret,
+    **graphs.RECIPES,
 }
 
 # What a dialect does better in its own way.
@@ -98,10 +112,13 @@ RECIPES: dict[str, dict[type[r.Request], Callable[[Any], base.Recipe]]] = {
         **PORTABLE,
         **samples.RECIPES["postgresql"],
         r.CreateSessions: postgresql_importing.create_sessions,
+        r.OldestDue: bulk.oldest_due,
         r.SweepBatch: bulk.sweep_batch,
+        r.Trim: bulk.trim,
         r.ListSessions: postgresql_lists.list_sessions,
     },
-    "sqlite": {**PORTABLE, **samples.RECIPES["sqlite"]},
+    "citus": citus.recipes(PORTABLE, samples.RECIPES["postgresql"]),
+    "sqlite": {**PORTABLE, **samples.RECIPES["sqlite"], r.Trim: sweeps.trim_at_once},
     "mysql": {
         **PORTABLE,
         **samples.RECIPES["mysql"],
@@ -116,8 +133,23 @@ SECURED: dict[type[r.Request], Callable[[Any], base.Recipe]] = {
     r.ListSessions: postgresql_lists.list_secured_sessions,
 }
 
+for _recipes in (*RECIPES.values(), SECURED):
+    _recipes |= combined.of(_recipes)
+
 SINGLES: dict[str, dict[type[r.Request], Single]] = {
-    "postgresql": {**postgresql.SINGLES, **postgresql_leases.SINGLES, **watching.SINGLES, **keys.READS},
-    "sqlite": {**keyed.READS, **keys.READS},
+    "postgresql": {
+        **postgresql.SINGLES,
+        **postgresql_saving.SINGLES,
+        **postgresql_leases.SINGLES,
+        **postgresql_graphs.SINGLES,
+        **postgresql_together.SINGLES,
+        **watching.SINGLES,
+        **keys.READS,
+    },
+    "citus": citus.SINGLES,
+    "sqlite": {**keyed.READS, **sqlite_loading.READS, **keys.READS},
     "mysql": {},
 }
+
+# What PostgreSQL meets in one round trip where it can.
+PIPELINES = postgresql_together.pipelines(SINGLES["postgresql"])

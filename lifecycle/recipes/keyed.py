@@ -8,8 +8,7 @@ import sqlalchemy as sa
 from lifecycle.models import tables as t
 from lifecycle.models.reads import Session
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable.base import Recipe, key, of_key
-from lifecycle.recipes.portable.saving import load_statement
+from lifecycle.recipes.portable.base import TOKEN, Recipe, key, of_key
 from lifecycle.recipes.statement import Single, Statement
 
 # What a session is read back as; the rest of the row is ours alone.
@@ -24,9 +23,13 @@ def first(_request: Any, rows: list[dict[str, Any]]) -> Any:
     return rows[0] if rows else None
 
 
+def _token(_request: Any, rows: list[dict[str, Any]]) -> Any:
+    return (rows[0]["digest"], rows[0]["version"]) if rows else None
+
+
 READS: dict[type[r.Request], Single] = {
     r.GetSession: Single(lambda request: _GET_ANY if request.deleted else _GET, key, first),
-    r.LoadState: Single(lambda request: load_statement(request.any_state), key, first),
+    r.GetToken: Single(lambda _: TOKEN, lambda request: key(request) | {"p_token": request.token}, _token),
 }
 
 

@@ -4,7 +4,7 @@ A statement must fit max_allowed_packet with its quotes and backslashes escaped,
 in the row must fit too: the server computes no longer text.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -13,9 +13,11 @@ import sqlalchemy as sa
 from lifecycle.errors import LimitExceeded
 from lifecycle.models import tables as t
 from lifecycle.recipes.portable.base import Recipe, p
-from lifecycle.recipes.statement import Statement
+from lifecycle.recipes.statement import Many, Statement
 
-_TABLES = (t.session_states, t.checkpoints)
+_TABLES = (
+    t.session_states, t.entries, t.values, t.checkpoints, t.graph_checkpoints, t.graph_items, t.graph_values,
+)  # fmt: skip
 
 
 def split(recipe: Recipe, largest: Callable[[], int]) -> Recipe:
@@ -24,8 +26,15 @@ def split(recipe: Recipe, largest: Callable[[], int]) -> Recipe:
     try:
         while True:
             step = recipe.send(answer)
-            if isinstance(step, tuple) and any(_is_large(value, largest()) for value in step[1].values()):
+            if isinstance(step, tuple) and _has_large(step[1], largest()):
                 answer = yield from _in_pieces(step[0], step[1], largest())
+            elif isinstance(step, Many) and any(_has_large(values, largest()) for values in step.values):
+                answer = None
+                for values in step.values:
+                    if _has_large(values, largest()):
+                        yield from _in_pieces(step.statement, values, largest())
+                    else:
+                        yield step.statement, values
             else:
                 answer = yield step
     except StopIteration as done:
@@ -34,19 +43,23 @@ def split(recipe: Recipe, largest: Callable[[], int]) -> Recipe:
         recipe.close()
 
 
+def _has_large(values: Mapping[str, Any], largest: int) -> bool:
+    return any(_is_large(value, largest) for value in values.values())
+
+
 def _is_large(value: Any, largest: int) -> bool:
     if not isinstance(value, str) or len(value) * 4 <= largest // 8:
         return False
     return len(value.encode()) > largest // 8
 
 
-def _in_pieces(statement: Statement, values: dict[str, Any], largest: int) -> Recipe:
+def _in_pieces(statement: Statement, values: Mapping[str, Any], largest: int) -> Recipe:
     table: Any = getattr(statement.expression, "table", None)
     large = {name: value.encode() for name, value in values.items() if _is_large(value, largest)}
     for name, data in large.items():
         if len(data) > largest or table not in _TABLES:
             raise LimitExceeded(name.removeprefix("p_"), len(data), largest, "bytes", "MariaDB's max_allowed_packet")
-    changed = yield statement, values | dict.fromkeys(large, "")
+    changed = yield statement, {**values, **dict.fromkeys(large, "")}
     if changed == 0:
         return changed  # there is no such row; the recipe inserts one
     own = {

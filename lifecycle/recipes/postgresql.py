@@ -9,23 +9,22 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
 from lifecycle import states
 from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp, now, transaction_id
 from lifecycle.operations import requests as r
+from lifecycle.recipes import postgresql_chunks as chunks
 from lifecycle.recipes.keyed import FIELDS, READS, first
 from lifecycle.recipes.portable.base import bound, is_in, key, of_key, p
+from lifecycle.recipes.postgresql_chunks import ONE, TEXTS
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c
 _TIME = Timestamp()
 # Literals stand in the text of a statement: as parameters they would be sent each time.
-_ONE: Any = sa.literal_column("1", sa.BigInteger())
 _MINUTE = sa.func.date_trunc(sa.literal_column("'minute'"), now(), type_=_TIME)
-TEXTS = ARRAY(sa.Text())
 
 
 def after(seconds: Any) -> Any:
@@ -51,21 +50,22 @@ def _pushed() -> Any:
 
 
 ACTIVE_NOW = {"last_active_at": sa.func.greatest(S.last_active_at, now(), type_=_TIME), "expires_at": _pushed()}
-_CHANGED_NOW = {"updated_at": now(), "listed_at": _MINUTE}
+CHANGED_NOW = {"updated_at": now(), "listed_at": _MINUTE}
 FREE = sa.or_(S.lease_holder.is_(None), S.lease_expires_at.is_(None), S.lease_expires_at <= now())
 # IS NOT DISTINCT FROM keeps the index on lease_holder out of it: a holder has thousands of sessions, which the planner,
 # whose statistics are older than the holder, takes for one.
 HELD_BY = S.lease_holder.is_not_distinct_from(p("holder", sa.Text()))
 FENCED = sa.and_(HELD_BY, S.lease_epoch == p("epoch", sa.BigInteger()))
-_SHOWN = S.deleted_at.is_(None)
+SHOWN = S.deleted_at.is_(None)
 
 
-def _allowed(fenced: bool) -> Any:
+def allowed(fenced: bool) -> Any:
     """That the session is the write's: nobody holds it, or the holder of the write's lease does."""
     return FENCED if fenced else FREE
 
 
-def _fence(request: Any) -> dict[str, Any]:
+def fence(request: Any) -> dict[str, Any]:
+    """The parameters of `allowed`."""
     return {} if request.fence is None else {"p_holder": request.fence[0], "p_epoch": request.fence[1]}
 
 
@@ -81,7 +81,7 @@ def audit_of(source: Any, trigger: Any, before: Any, after: Any) -> Any:
     columns = ["tenant", "session_id", "seq", "trigger_name", "from_state", "to_state", "reason", "actor", "version",
                "created_at", "txid"]  # fmt: skip
     chosen = sa.select(
-        source.c.tenant, source.c.session_id, source.c.next_seq - _ONE, trigger, before, after, p("reason", sa.Text()),
+        source.c.tenant, source.c.session_id, source.c.next_seq - ONE, trigger, before, after, p("reason", sa.Text()),
         p("actor", sa.Text()), source.c.version, now(), transaction_id(),
     )  # fmt: skip
     return sa.insert(t.transitions).from_select(columns, chosen).cte("audit")
@@ -92,8 +92,10 @@ _GIVEN = ("kind", "user_id", "agent_id", "parent_id", "title", "title_folded", "
 
 
 @cache
-def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -> Statement:
-    """Insert the session, its audit row and its state, unless the id is taken."""
+def create_statement(
+    documents: tuple[str, ...], chunked: bool, entries: int | None, more: tuple[str, ...]
+) -> Statement:
+    """Insert the session, its audit row and its state, unless the id is taken; `entries` are none, one, or several."""
     max_age_at = after(sa.cast(p("max_age"), sa.BigInteger()))
     idle = sa.cast(p("idle"), sa.BigInteger())
     values: dict[str, Any] = {name: p(name, S[name].type) for name in (*_GIVEN, *more, "tenant", "session_id")}
@@ -109,6 +111,10 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
         "max_age_at": max_age_at,
         "expires_at": _expiry(idle, max_age_at),
     }
+    if documents or entries is not None:
+        values["saved_at"] = now()
+    if entries is not None:
+        values |= {"entries_from": ONE, "next_entry": ONE + sa.cast(p("entries"), sa.BigInteger())}
     made = (
         pg_insert(t.sessions)
         .values(values)
@@ -117,83 +123,21 @@ def create_statement(documents: tuple[str, ...] | None, more: tuple[str, ...]) -
         .cte("made")
     )
     parts = [audit_of(made, sa.literal_column("'create'"), sa.null(), made.c.state)]
-    if documents is not None:
-        columns = ["tenant", "session_id", *documents, "version", "saved_at"]
-        chosen = sa.select(
-            made.c.tenant, made.c.session_id, *[p(name, sa.Text()) for name in documents], made.c.version, now()
-        )
-        parts.append(sa.insert(t.session_states).from_select(columns, chosen).cte("written"))
+    if documents:
+        parts.append(chunks.states(made, documents, new=True))
+        parts += chunks.pieces(made, documents, chunked=chunked, new=True)
+    if entries:
+        parts.append(chunks.entries(made, ONE, one=entries == 1))
     return Statement(sa.select(*[made.c[column.name] for column in FIELDS]).add_cte(*parts))
 
 
 def _bind_create(request: r.CreateSession) -> dict[str, Any]:
     given = {"max_age": request.max_age, "idle": request.idle, "ghosts": request.ghosts, "actor": request.actor}
-    return key(request) | bound({**request.values, **(request.documents or {}), **given, "reason": None})
-
-
-@cache
-def save_statement(
-    documents: tuple[str, ...], append: bool, fields: tuple[str, ...], expected: bool, token: bool, fenced: bool
-) -> Statement:
-    """Bump the version of an active session that nobody else holds, and write what is passed."""
-    chosen = sa.update(t.sessions).where(of_key(t.sessions), _SHOWN, is_in(S.state, ("active",)), _allowed(fenced))
-    if expected:
-        chosen = chosen.where(S.version == p("expected"))
-    moved = (
-        chosen.values(
-            {
-                "version": S.version + _ONE,
-                "ghost_at": sa.null(),
-                **{name: p(name, S[name].type) for name in fields},
-                **_CHANGED_NOW,
-                **ACTIVE_NOW,
-            }
-        )
-        .returning(S.tenant, S.session_id, S.version)
-        .cte("moved")
-    )
-    names = [*documents, *(["conversation"] if append else [])]
-    values = [p(name, sa.Text()) for name in documents] + ([p("append", sa.Text())] if append else [])
-    insert = pg_insert(t.session_states).from_select(
-        ["tenant", "session_id", *names, "version", "saved_at"],
-        sa.select(moved.c.tenant, moved.c.session_id, *values, moved.c.version, now()),
-    )
-    changed: dict[str, Any] = {name: insert.excluded[name] for name in (*documents, "version", "saved_at")}
-    if append:
-        old = t.session_states.c.conversation
-        empty = sa.or_(old.is_(None), old.in_([sa.literal_column("'[]'"), sa.literal_column("'null'")]))
-        longer = (
-            sa.func.left(old, sa.literal_column("-1"), type_=sa.Text())
-            .concat(sa.literal_column("','", sa.Text()))
-            .concat(sa.func.substr(insert.excluded.conversation, sa.literal_column("2"), type_=sa.Text()))
-        )
-        changed["conversation"] = sa.case((empty, insert.excluded.conversation), else_=longer)
-    parts = [insert.on_conflict_do_update(index_elements=["tenant", "session_id"], set_=changed).cte("written")]
-    if token:
-        kept = sa.select(
-            moved.c.tenant, moved.c.session_id, p("token", sa.Text()), p("digest", sa.Text()), moved.c.version, now()
-        )
-        columns = ["tenant", "session_id", "token", "digest", "version", "created_at"]
-        parts.append(sa.insert(t.tokens).from_select(columns, kept).cte("kept"))
-    return Statement(sa.select(moved.c.version).add_cte(*parts))
-
-
-def _save_statement(request: r.SaveState) -> Statement:
-    return save_statement(
-        tuple(request.documents),
-        request.append is not None,
-        tuple(request.fields),
-        request.expected is not None,
-        request.token is not None,
-        request.fence is not None,
-    )
-
-
-def _bind_save(request: r.SaveState) -> dict[str, Any]:
-    values = {**request.documents, **request.fields, "expected": request.expected, "append": request.append}
-    if request.token is not None:
-        values |= {"token": request.token, "digest": request.digest}
-    return key(request) | bound(values) | _fence(request)
+    values = key(request) | bound({**request.values, **given, "reason": None}) | chunks.bind_documents(request)
+    if request.conversation is not None:
+        count = len(request.conversation.texts)
+        values |= {"p_entries": count, **chunks.bind_entries(request.conversation, one=count == 1)}
+    return values
 
 
 def moved_values(trigger: str, *, fenced: bool = False) -> dict[str, Any]:
@@ -203,16 +147,16 @@ def moved_values(trigger: str, *, fenced: bool = False) -> dict[str, Any]:
     values: dict[str, Any] = {
         "state": target,
         "reason": p("reason", sa.Text()),
-        "version": S.version + _ONE,
-        "next_seq": S.next_seq + _ONE,
-        **_CHANGED_NOW,
+        "version": S.version + ONE,
+        "next_seq": S.next_seq + ONE,
+        **CHANGED_NOW,
         "last_active_at": ACTIVE_NOW["last_active_at"],
     }
     if not fenced or wanted.target in states.TERMINAL:
         values |= {"lease_holder": sa.null(), "lease_expires_at": sa.null()}
     if not fenced:
         # A later write of the holder's is refused.
-        taken = sa.case((S.lease_holder.is_not(None), _ONE), else_=sa.literal_column("0"))
+        taken = sa.case((S.lease_holder.is_not(None), ONE), else_=sa.literal_column("0"))
         values["lease_epoch"] = S.lease_epoch + taken
     if wanted.target in states.TERMINAL:
         values |= {
@@ -250,7 +194,7 @@ def move_statement(trigger: str, expected: bool, fenced: bool) -> Statement:
     wanted = states.transition(trigger)
     locked = (
         sa.select(S.tenant, S.session_id, S.state.label("from_state"))
-        .where(of_key(t.sessions), _SHOWN)
+        .where(of_key(t.sessions), SHOWN)
         .with_for_update()
         .cte("locked")
     )
@@ -284,23 +228,23 @@ def _bind_move(request: r.Move) -> dict[str, Any]:
         "p_retention_default": retention,
         "p_max_age_map": max_age_map,
         "p_max_age_default": max_age,
-        **_fence(request),
+        **fence(request),
     }
 
 
-LIVE = sa.and_(_SHOWN, is_in(S.state, states.LIVE))
+LIVE = sa.and_(SHOWN, is_in(S.state, states.LIVE))
 _TOUCH = Statement(sa.update(t.sessions).where(of_key(t.sessions), LIVE).values(ACTIVE_NOW).returning(S.session_id))
 
 
 @cache
-def _touch_many() -> Statement:
+def _touch_many(passing: bool) -> Statement:
     ids = p("session_ids", TEXTS)
     # In key order, so that two batches never wait for each other in a circle.
     locked = (
         sa.select(S.tenant, S.session_id)
         .where(S.tenant == p("tenant"), S.session_id == sa.any_(ids), LIVE)
         .order_by(S.tenant, S.session_id)
-        .with_for_update()
+        .with_for_update(skip_locked=passing)
         .cte("locked")
     )
     return Statement(
@@ -311,8 +255,16 @@ def _touch_many() -> Statement:
     )
 
 
+def _touch_shape(request: r.Touch) -> Statement:
+    return _TOUCH if _is_single(request) else _touch_many(request.passing)
+
+
+def _is_single(request: r.Touch) -> bool:
+    return len(request.session_ids) == 1 and not request.passing
+
+
 def _bind_touch(request: r.Touch) -> dict[str, Any]:
-    if len(request.session_ids) == 1:
+    if _is_single(request):
         return {"p_tenant": request.tenant, "p_session_id": request.session_ids[0]}
     return {"p_tenant": request.tenant, "p_session_ids": list(request.session_ids)}
 
@@ -323,13 +275,13 @@ _MESSAGE = ("message_id", "role", "content", "encoding", "content_folded", "agen
 @cache
 def add_messages_statement(one: bool, auto_title: bool, fenced: bool) -> Statement:
     """Take the next numbers of the session, insert the messages under them."""
-    n = _ONE if one else sa.cast(p("n"), sa.BigInteger())
+    n = ONE if one else sa.cast(p("n"), sa.BigInteger())
     values: dict[str, Any] = {
         "next_seq": S.next_seq + n,
         "message_count": S.message_count + n,
         "last_message_at": now(),
         "ghost_at": sa.null(),
-        **_CHANGED_NOW,
+        **CHANGED_NOW,
         **ACTIVE_NOW,
     }
     if auto_title:
@@ -338,7 +290,7 @@ def add_messages_statement(one: bool, auto_title: bool, fenced: bool) -> Stateme
         values["title_folded"] = sa.case((untitled, p("title_folded", sa.Text())), else_=S.title_folded)
     moved = (
         sa.update(t.sessions)
-        .where(of_key(t.sessions), LIVE, _allowed(fenced))
+        .where(of_key(t.sessions), LIVE, allowed(fenced))
         .values(values)
         .returning(S.tenant, S.session_id, (S.next_seq - n).label("first_seq"), S.last_message_at)
         .cte("moved")
@@ -353,7 +305,7 @@ def add_messages_statement(one: bool, auto_title: bool, fenced: bool) -> Stateme
         arrays = [p(name, TEXTS) for name in _MESSAGE]
         given = sa.func.unnest(*arrays).table_valued(*_MESSAGE, with_ordinality="place", name="given").render_derived()
         chosen = sa.select(
-            moved.c.tenant, moved.c.session_id, moved.c.first_seq + given.c.place - _ONE,
+            moved.c.tenant, moved.c.session_id, moved.c.first_seq + given.c.place - ONE,
             *[given.c[name] for name in _MESSAGE], moved.c.last_message_at,
         ).select_from(moved.join(given, sa.true()))  # fmt: skip
     added = sa.insert(t.messages).from_select(columns, chosen).cte("added")
@@ -368,7 +320,7 @@ def _bind_add(request: r.AddMessages) -> dict[str, Any]:
         values["n"] = len(request.messages)
     if request.auto_title is not None:
         values["title"], values["title_folded"] = request.auto_title
-    return key(request) | bound(values) | _fence(request)
+    return key(request) | bound(values) | fence(request)
 
 
 def _read_add(request: r.AddMessages, rows: list[dict[str, Any]]) -> Any:
@@ -378,18 +330,14 @@ def _read_add(request: r.AddMessages, rows: list[dict[str, Any]]) -> Any:
     return [(first + i, at) for i in range(len(request.messages))]
 
 
-def _version(_request: Any, rows: list[dict[str, Any]]) -> Any:
-    return rows[0]["version"] if rows else None
-
-
 def _create_shape(request: r.CreateSession) -> Statement:
-    documents = None if request.documents is None else tuple(request.documents)
-    return create_statement(documents, tuple(name for name in request.values if name not in _GIVEN))
+    entries = None if request.conversation is None else min(2, len(request.conversation.texts))
+    more = tuple(name for name in request.values if name not in _GIVEN)
+    return create_statement(*chunks.documents_of(request), entries, more)
 
 
 SINGLES: dict[type[r.Request], Single] = {
     r.CreateSession: Single(_create_shape, _bind_create, first),
-    r.SaveState: Single(_save_statement, _bind_save, _version),
     **READS,
     r.Move: Single(
         lambda request: move_statement(request.trigger, request.expected is not None, request.fence is not None),
@@ -397,7 +345,7 @@ SINGLES: dict[type[r.Request], Single] = {
         first,
     ),
     r.Touch: Single(
-        lambda request: _TOUCH if len(request.session_ids) == 1 else _touch_many(),
+        _touch_shape,
         _bind_touch,
         lambda _, rows: [row["session_id"] for row in rows],
     ),

@@ -12,7 +12,8 @@ from lifecycle.operations import requests as r
 from lifecycle.recipes.keyed import FIELDS
 from lifecycle.recipes.portable.base import key, of_key, p
 from lifecycle.recipes.portable.claims import WINDOW, claimable, dead_holders
-from lifecycle.recipes.postgresql import ACTIVE_NOW, FENCED, FREE, HELD_BY, LIVE, TEXTS, after
+from lifecycle.recipes.postgresql import ACTIVE_NOW, FENCED, FREE, HELD_BY, LIVE, after
+from lifecycle.recipes.postgresql_chunks import TEXTS
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c

@@ -46,10 +46,15 @@ def _page(names: frozenset[str], descending: bool, cursor: bool) -> Statement:
     )
 
 
+def is_plain(request: r.ListSessions) -> bool:
+    """Whether each tenant's part of a list of all tenants is found along an index."""
+    plain = request.filters.keys() <= _PLAIN and request.where is None and not request.count
+    return request.tenant is None and request.sort == "updated_at" and plain
+
+
 def list_sessions(request: r.ListSessions) -> Recipe:
     """Read a page, and the total if asked for."""
-    plain = request.filters.keys() <= _PLAIN and request.where is None and not request.count
-    if request.tenant is not None or request.sort != "updated_at" or not plain:
+    if not is_plain(request):
         return (yield from lists.list_sessions(request))
     tenants = [row["tenant"] for row in (yield _TENANTS, {})]
     if len(tenants) > MOST:

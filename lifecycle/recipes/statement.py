@@ -145,3 +145,13 @@ class Many:
 
     statement: Statement
     values: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Several:
+    """Statements with their values, none of which needs another's rows, all sent at once: the rows of each.
+
+    For recipes of PostgreSQL's, and for statements that return rows.
+    """
+
+    steps: Sequence[tuple[Statement, Mapping[str, Any]]]

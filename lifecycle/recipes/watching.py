@@ -11,6 +11,8 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
@@ -22,7 +24,6 @@ T = t.transitions.c
 _ID: Any = p("id", sa.BigInteger())
 _POSITION: Any = p("position", sa.BigInteger())
 _SNAPSHOT: Any = sa.literal_column("pg_current_snapshot()")
-_HORIZON: Any = sa.literal_column("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 
 
 def page(position: Any, behind: tuple[Any, ...], tenant: bool, session: bool) -> Statement:
@@ -111,7 +112,20 @@ def read_transitions(request: r.ReadTransitions) -> Recipe:
     return read(request, (yield _BY_ID(request), bind(request)))
 
 
-SETTLED = (sa.tuple_(T.txid, T.id) > sa.tuple_(_POSITION, _ID), T.txid < _HORIZON)
+class horizon(FunctionElement[int]):  # noqa: N801 - reads as the SQL function it is
+    """The oldest transaction under way."""
+
+    type = sa.BigInteger()
+    inherit_cache = True
+    name = "horizon"
+
+
+@compiles(horizon, "postgresql")
+def _horizon_postgresql(_element: horizon, _compiler: Any, **_: Any) -> str:
+    return "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+
+
+SETTLED = (sa.tuple_(T.txid, T.id) > sa.tuple_(_POSITION, _ID), T.txid < horizon())
 _BY_TRANSACTION = chooser(T.txid, *SETTLED)
 _LOOK = Statement(sa.select(sa.cast(_SNAPSHOT, sa.Text()).label("snapshot")))
 

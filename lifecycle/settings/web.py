@@ -22,6 +22,8 @@ class WebSettings(Section):
     """The port to listen on; 0 for any that is free."""
     dashboard: bool = True
     """Whether the dashboard is served beside the API."""
+    mcp: bool = False
+    """Whether agents are served at /mcp, over the Model Context Protocol (extra `mcp`)."""
     body_bytes: Count = 20_971_520
     """Bytes of the largest body of a request."""
     rate: Rate | None = None

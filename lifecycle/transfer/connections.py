@@ -3,7 +3,7 @@
 import contextlib
 import sqlite3
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from lifecycle import migrate
 from lifecycle.errors import Conflict, SchemaOutdated, StorageUnavailable
 from lifecycle.log import mask_passwords
+from lifecycle.recipes.citus_catalog import layout
 from lifecycle.recipes.statement import Statement
 from lifecycle.transfer.rows import Row
 
@@ -24,6 +25,8 @@ class Connection(ABC):
     """A database's own connection in one transaction. `kind` is the dialect's name in `Statement.on`."""
 
     kind: str
+    # Whether sessions are on several nodes, of which no statement can lock more than one.
+    spread = False
 
     def __init__(self, opened: sa.Connection) -> None:
         self.opened = opened
@@ -131,11 +134,15 @@ class _Postgresql(Connection):
 
     def begin(self, *, writing: bool) -> None:
         self.plain("SELECT set_config('timezone', 'UTC', false), set_config('statement_timeout', '0', false)")
+        self.spread = layout(self.plain).is_distributed
         self.plain("BEGIN" if writing else "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        if self.spread:
+            # One connection to each node, and so one snapshot of it.
+            self.plain("SET LOCAL citus.max_adaptive_executor_pool_size = 1")
 
     def rows(self, statement: Statement, values: Row) -> Iterator[Row]:
         compiled = statement.on(self.kind)
-        types = [_POSTGRES_TYPES[_type_of(column)] for column in statement.expression.exported_columns]  # type: ignore[attr-defined]
+        types = postgres_types(statement.expression.exported_columns)  # type: ignore[attr-defined]
         with (
             contextlib.closing(self.raw.cursor()) as cursor,
             cursor.copy(f"COPY ({compiled.sql}) TO STDOUT (FORMAT BINARY)", compiled.bind(values)) as copy,
@@ -147,6 +154,7 @@ class _Postgresql(Connection):
 
 _POSTGRES_TYPES: Final = {
     "Text": "text",
+    "Base64": "text",
     "BigInteger": "int8",
     "Integer": "int4",
     "Boolean": "bool",
@@ -154,8 +162,10 @@ _POSTGRES_TYPES: Final = {
 }
 
 
-def _type_of(column: Any) -> str:
-    return type(column.type).__name__
+def postgres_types(columns: Iterable[Any], *, stored: bool = False) -> list[str]:
+    """What PostgreSQL calls the types of columns, for COPY in binary format: as they are read, or as they are `stored`."""
+    types = _POSTGRES_TYPES | {"Base64": "bytea"} if stored else _POSTGRES_TYPES
+    return [types[type(column.type).__name__] for column in columns]
 
 
 _KINDS: Final = {kind.kind: kind for kind in (_Sqlite, _Mariadb, _Postgresql)}

@@ -11,14 +11,16 @@ A block without sessions holds lines of the audit log that outlived theirs.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import IO, Any, Final, NamedTuple, Protocol
 
 from lifecycle.errors import InvalidFile
 from lifecycle.models import tables as t
 from lifecycle.transfer.files import is_at_end, read_line
-from lifecycle.transfer.rows import TABLES, BadRow, Key, Row, decode, decode_line, encode, encode_line, key, order
+from lifecycle.transfer.plain import read_plain
+from lifecycle.transfer.rows import TABLES, BadRow, Key, Row, decode, decode_line, encode, encode_line, order
 
 FORMAT: Final = 1
 BLOCK: Final = "block"
@@ -33,7 +35,9 @@ _BUFFER: Final = 1 << 16
 _REMEMBERED: Final = 100_000
 
 _RANK: Final = {name: rank for rank, name in enumerate(TABLES)}
-_ORDER: Final = {name: tuple(column.name for column in order(table)) for name, table in TABLES.items()}
+_ORDER: Final[Mapping[str, Callable[[Row], Any]]] = {
+    name: itemgetter(*(column.name for column in order(table))) for name, table in TABLES.items()
+}
 _SESSIONS: Final = t.sessions.name
 _MESSAGES: Final = t.messages.name
 _LOG: Final = t.transitions.name
@@ -111,7 +115,7 @@ class Writer:
 
 
 class Line(NamedTuple):
-    """A row with the table it belongs to and the number of its line; the table is `BLOCK` for the end of one.
+    """A row with the table it belongs to, the number of its line and its bytes; the table is `BLOCK` for the end of one.
 
     A loose one is a line of the audit log that outlived its session.
     """
@@ -119,6 +123,7 @@ class Line(NamedTuple):
     number: int
     name: str
     row: Row
+    size: int
     loose: bool = False
 
 
@@ -149,22 +154,29 @@ class Reader:
                     self.source, f"the file ends {what}, without its last line: it was cut off", line=self.number
                 )
             try:
-                name, value = decode_line(line)
-                if name == _END:
-                    self._check_end(value)
+                read = read_plain(line) or self._read_closely(line)
+                if read is None:
                     return
-                if name == BLOCK:
-                    self._check_block(value)
-                    row: Row = {}
-                elif name in TABLES:
-                    row = decode(name, value)
+                name, row = read
+                if row:
                     self._check_order(name, row)
-                else:
-                    raise BadRow(None, f"there is no table {name!r}")
             except BadRow as bad:
                 raise InvalidFile(self.source, bad.problem, line=self.number, field=bad.field) from None
             self._digest.update(line)
-            yield Line(self.number, name, row, self._loose)
+            yield Line(self.number, name, row, len(line), self._loose)
+
+    def _read_closely(self, line: bytes) -> tuple[str, Row] | None:
+        """A row with its table, the end of a block, or None for the end of the file; it agrees with what came before."""
+        name, value = decode_line(line)
+        if name == _END:
+            self._check_end(value)
+            return None
+        if name == BLOCK:
+            self._check_block(value)
+            return name, {}
+        if name not in TABLES:
+            raise BadRow(None, f"there is no table {name!r}")
+        return name, decode(name, value)
 
     def check_schema(self, revision: str) -> None:
         """Raise `InvalidFile` unless the rows are of this revision of the schema."""
@@ -210,8 +222,8 @@ class Reader:
         self._message_ids: set[str] = set()
 
     def _check_order(self, name: str, row: Row) -> None:
-        place = tuple(row[column] for column in _ORDER[name])
-        own = key(row)
+        place = _ORDER[name](row)
+        own = place[:2]
         if self._size == 0:
             self._loose = name != _SESSIONS
         self._size += 1

@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, Final, Literal, get_args
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, Literal, Self, get_args
 
 from lifecycle import migrate
 from lifecycle.errors import InvalidArgument, InvalidFile, SessionExists
@@ -19,9 +20,9 @@ OnConflict = Literal["error", "skip", "replace"]
 # Called with the rows read so far and the bytes of the file that they took.
 Progress = Callable[[int, int], None]
 
-# Rows are sent in batches of so many, or of so many characters.
+# Rows are sent in batches of so many, or of lines of so many bytes.
 _ROWS: Final = 5000
-_CHARS: Final = 4 * 1024 * 1024
+_BYTES: Final = 4 * 1024 * 1024
 _SESSIONS: Final = t.sessions.name
 
 
@@ -48,27 +49,92 @@ def import_sessions(
         reader.check_schema(migrate.head())
         with connected(url, writing=not dry_run) as connection:
             target = None if dry_run else Target(connection, _last_transition(reader))
-            batch = _Batch(connection, target, on_conflict)
-            for line in reader:
-                if line.name != BLOCK:
-                    _check_row(line, reader, tenant, target)
-                batch.add(line)
-                if batch.full:
-                    batch.send()
-                    if progress is not None:
-                        progress(reader.rows.total(), _position(raw))
-            batch.send()
+            store = _Store(connection, target, on_conflict)
+            with _Ahead(connection) as ahead:
+                batch = _Batch()
+                for line in reader:
+                    if line.name != BLOCK:
+                        _check_row(line, reader, tenant, target)
+                    batch.add(line)
+                    if batch.full:
+                        ahead.run(store.take, batch)
+                        batch = _Batch(batch.open)
+                        if progress is not None:
+                            progress(reader.rows.total(), _position(raw))
+                ahead.run(store.take, batch)
             size = _position(raw) or reader.position
             if target is not None:
                 connection.commit()
     return TransferReport.of_rows(
-        source, batch.written, size=size, seconds=time.monotonic() - began, dry_run=dry_run,
-        skipped=batch.skipped, replaced=batch.replaced,
+        source, store.written, size=size, seconds=time.monotonic() - began, dry_run=dry_run,
+        skipped=store.skipped, replaced=store.replaced,
     )  # fmt: skip
 
 
 class _Batch:
-    """Rows that wait to be sent together: those of whole blocks, or some of one."""
+    """Rows to be stored together: those of whole blocks, or some of one."""
+
+    def __init__(self, open_: Collection[Key] = ()) -> None:
+        self.rows: dict[str, list[Row]] = {}
+        self.loose: list[Row] = []
+        self.open = set(open_)
+        """The sessions of the block that is not ended yet: more of theirs may come in the next batch."""
+        self._count = self._size = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to store them."""
+        return self._count >= _ROWS or self._size >= _BYTES
+
+    def add(self, line: Line) -> None:
+        """Add a row, or let a block end."""
+        if line.name == BLOCK:
+            self.open.clear()
+            return
+        if line.loose:
+            self.loose.append(line.row)
+        else:
+            self.rows.setdefault(line.name, []).append(line.row)
+            if line.name == _SESSIONS:
+                self.open.add(key(line.row))
+        self._count += 1
+        self._size += line.size
+
+
+class _Ahead:
+    """Has one batch stored by a thread of its own, while the next one is read. A file of SQLite's is its thread's alone."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._threads = None if connection.kind == "sqlite" else ThreadPoolExecutor(1, "lifecycle-import")
+        self._under_way: Future[None] | None = None
+
+    def run(self, store: Callable[[_Batch], None], batch: _Batch) -> None:
+        """Begin to store a batch, once the one before it is stored. Raises what came of that."""
+        self._wait()
+        if self._threads is None:
+            store(batch)
+        else:
+            self._under_way = self._threads.submit(store, batch)
+
+    def _wait(self) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for the last one. What is wrong with a batch is raised before what is wrong in the file behind it."""
+        if self._threads is not None:
+            self._threads.shutdown()
+        if kind is None or issubclass(kind, Exception):
+            self._wait()
+
+
+class _Store:
+    """Stores batches, each behind a look at which of its sessions are there."""
 
     def __init__(self, connection: Connection, target: Target | None, on_conflict: OnConflict) -> None:
         self.written: Counter[str] = Counter()
@@ -76,50 +142,25 @@ class _Batch:
         self._connection = connection
         self._target = target
         self._on_conflict = on_conflict
-        self._rows: dict[str, list[Row]] = {}
-        self._loose: list[Row] = []
-        self._count = self._chars = 0
-        # Sessions of the block that is being read whose rows are passed over, in this batch and the next.
+        # Sessions that are passed over, of which more may come.
         self._passed: set[Key] = set()
 
-    @property
-    def full(self) -> bool:
-        """Whether it is time to send them."""
-        return self._count >= _ROWS or self._chars >= _CHARS
-
-    def add(self, line: Line) -> None:
-        """Add a row; a block's end lets go of what was kept for it."""
-        if line.name == BLOCK:
-            if self._passed:
-                self.send()
-                self._passed.clear()
-            return
-        if line.loose:
-            self._loose.append(line.row)
-        else:
-            self._rows.setdefault(line.name, []).append(line.row)
-        self._count += 1
-        self._chars += sum(len(value) for value in line.row.values() if type(value) is str)
-
-    def send(self) -> None:
-        """Store what waits."""
-        self._settle_conflicts()
+    def take(self, batch: _Batch) -> None:
+        """Store a batch."""
+        self._settle_conflicts(batch.rows.get(_SESSIONS, []))
         for name, table in TABLES.items():
-            rows = self._rows.get(name, [])
+            rows = batch.rows.get(name, [])
             if self._passed:
                 rows = [row for row in rows if key(row) not in self._passed]
             if name == t.transitions.name:
-                rows += self._unknown_tombstones()
+                rows += self._unknown_tombstones(batch.loose)
             if rows:
                 self.written[name] += len(rows)
                 if self._target is not None:
                     self._target.insert(table, rows)
-        self._rows.clear()
-        self._loose.clear()
-        self._count = self._chars = 0
+        self._passed &= batch.open
 
-    def _settle_conflicts(self) -> None:
-        sessions = self._rows.get(_SESSIONS, [])
+    def _settle_conflicts(self, sessions: list[Row]) -> None:
         found = present(self._connection, [key(row) for row in sessions], locking=self._target is not None)
         if not found:
             return
@@ -135,14 +176,12 @@ class _Batch:
         for row in sessions:
             _outdo(row, found.get(key(row)))
 
-    def _unknown_tombstones(self) -> list[Row]:
+    def _unknown_tombstones(self, loose: list[Row]) -> list[Row]:
         """What is known of removed sessions is not stored again, nor of one that is there."""
-        keys = [key(row) for row in self._loose]
+        keys = [key(row) for row in loose]
         there, known = present(self._connection, keys), tombstones(self._connection, keys)
         return [
-            row
-            for row in self._loose
-            if key(row) not in there and (*key(row), row["seq"], row["created_at"]) not in known
+            row for row in loose if key(row) not in there and (*key(row), row["seq"], row["created_at"]) not in known
         ]
 
 

@@ -4,6 +4,7 @@ What is NULL is left out. Times are ISO 8601 in UTC. Documents are the text that
 within JSON, 1e22 and the order of keys would depend on who reads it.
 """
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from lifecycle import states
 from lifecycle.documents import surrogate_problem
 from lifecycle.models import tables as t
-from lifecycle.models.types import Timestamp
+from lifecycle.models.types import Base64, Timestamp
 
 Row = dict[str, Any]
 Key = tuple[str, str]
@@ -25,12 +26,16 @@ TABLES: Final[Mapping[str, sa.Table]] = {table.name: table for table in (t.sessi
 _KEY_CHARS: Final = 255
 _FIRST_YEAR: Final = 1000  # MariaDB knows none before
 _DOCUMENTS: Final = {
-    t.sessions.name: ("metadata", "config"),
-    t.session_states.name: ("conversation", "context", "plan"),
-    t.checkpoints.name: ("data", "conversation", "context", "plan"),
+    t.sessions.name: ("metadata", "config", "entries_before"),
+    t.session_states.name: ("context", "context_pieces", "plan", "plan_pieces"),
+    t.entries.name: ("content",),
+    t.checkpoints.name: ("data", "entries_before", "context", "context_pieces", "plan", "plan_pieces"),
     t.messages.name: ("metadata",),
     t.approvals.name: ("details",),
     t.connections.name: ("client",),
+    t.graph_checkpoints.name: ("needs",),
+    t.graph_items.name: ("needs",),
+    t.graph_values.name: ("needs",),
 }
 _ONE_OF: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (t.sessions.name, "state"): states.STATES,
@@ -43,6 +48,15 @@ _LEAST: Final = {
     (t.sessions.name, "version"): 1,
     (t.sessions.name, "next_seq"): 1,
     (t.sessions.name, "message_count"): 0,
+    (t.sessions.name, "next_entry"): 1,
+    (t.sessions.name, "entries_from"): 1,
+    (t.sessions.name, "checkpoint_version"): 0,
+    (t.sessions.name, "checkpoint_entry"): 1,
+    (t.checkpoints.name, "next_entry"): 1,
+    (t.checkpoints.name, "entries_from"): 1,
+    (t.entries.name, "number"): 1,
+    (t.graph_checkpoints.name, "first_item"): 1,
+    (t.graph_items.name, "number"): 1,
     (t.transitions.name, "id"): 1,
 }
 # The number of a transaction means something in the database that gave it only.
@@ -190,6 +204,15 @@ def _document(value: Any) -> str:
     return text
 
 
+def _bytes(value: Any) -> str:
+    text = _text(value)
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"must be bytes in base 64: {error}") from None
+    return text
+
+
 def _one_of(allowed: tuple[str, ...]) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in allowed:
@@ -236,6 +259,8 @@ def _reader(table: sa.Table, column: sa.Column[Any]) -> Callable[[Any], Any]:
     match column.type:
         case Timestamp():
             return _time
+        case Base64():
+            return _bytes
         case sa.Boolean():
             return _flag
         case sa.Integer() as kind:

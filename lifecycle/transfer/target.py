@@ -1,5 +1,6 @@
 """Writing rows into a database, in the transaction of a connection, each database in its own fastest way."""
 
+import base64
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,11 +10,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from lifecycle.models import tables as t
+from lifecycle.models.types import Base64
 from lifecycle.recipes import large
-from lifecycle.recipes.portable.base import Recipe, bound, insert, p
+from lifecycle.recipes.portable.base import Recipe, bound, insert, of_key, p
 from lifecycle.recipes.portable.sessions import DROPS
 from lifecycle.recipes.statement import Statement
-from lifecycle.transfer.connections import Connection
+from lifecycle.transfer.connections import Connection, postgres_types
 from lifecycle.transfer.rows import Key, Row, columns
 
 _LOG: Final = t.transitions.name
@@ -23,6 +25,8 @@ _S: Final = t.sessions.c
 _SHORT: Final = 64 * 1024
 
 _SOME: Final = 64
+# Of fewer sessions than ten times as many, the planner need not know.
+_FEW: Final = 30
 
 
 def _of_some(table: sa.Table, *chosen: Any) -> Any:
@@ -34,6 +38,10 @@ def _of_some(table: sa.Table, *chosen: Any) -> Any:
 _SEE: Final = Statement(_of_some(t.sessions, _S.lease_epoch))
 # In the order in which every call locks them.
 _LOCK: Final = Statement(_of_some(t.sessions, _S.lease_epoch).order_by(_S.tenant, _S.session_id).with_for_update())
+# Where they are on several nodes: each by itself, in the same order.
+_LOCK_ONE: Final = Statement(
+    sa.select(_S.tenant, _S.session_id, _S.lease_epoch).where(of_key(t.sessions)).with_for_update()
+)
 _TOMBSTONES: Final = Statement(
     _of_some(t.transitions, t.transitions.c.seq, t.transitions.c.created_at).where(t.transitions.c.to_state.is_(None))
 )
@@ -52,8 +60,13 @@ class Target:
         if connection.kind == "mysql":
             (self._largest,) = connection.plain("SELECT @@max_allowed_packet")
         self._txid: int | None = None
+        self._sessions = self._known = 0
         if connection.kind == "postgresql":
-            (self._txid,) = connection.plain("SELECT pg_current_xact_id()::text::bigint")
+            (self._txid, known) = connection.plain(
+                "SELECT pg_current_xact_id()::text::bigint, reltuples::bigint FROM pg_class WHERE oid = %s::regclass",
+                (t.sessions.name,),
+            )
+            self._known = max(known, _FEW)
         self.keeps_ids = last_transition is not None and self._claim_ids(last_transition)
 
     def remove(self, keys: Sequence[Key]) -> None:
@@ -71,6 +84,8 @@ class Target:
             names.remove(_ID)
         if self._connection.kind == "postgresql":
             self._copy(table, names, rows)
+            if table is t.sessions and not self._connection.spread:
+                self._count(len(rows))
             return
         statement = insert(table, tuple(names))
         values = [bound({name: row[name] for name in names}) for row in rows]
@@ -81,15 +96,27 @@ class Target:
             self._connection.many(statement, values)
 
     def _copy(self, table: sa.Table, names: list[str], rows: Sequence[Row]) -> None:
-        more = ["txid"] if table.name == _LOG else []
-        quoted = ", ".join(f'"{name}"' for name in (*names, *more))
-        given = [self._txid] * len(more)
+        more = {"txid": self._txid} if table.name == _LOG else {}
+        columns = [*names, *more]
+        quoted = ", ".join(f'"{name}"' for name in columns)
+        values = itemgetter(*columns)
+        bytes_of = [name for name in names if isinstance(table.c[name].type, Base64)]
         with (
             contextlib.closing(self._connection.raw.cursor()) as cursor,
-            cursor.copy(f'COPY "{table.name}" ({quoted}) FROM STDIN') as copy,
+            cursor.copy(f'COPY "{table.name}" ({quoted}) FROM STDIN (FORMAT BINARY)') as copy,
         ):
+            copy.set_types(postgres_types((table.c[name] for name in columns), stored=True))
             for row in rows:
-                copy.write_row([row[name] for name in names] + given)
+                if bytes_of:
+                    row |= {name: base64.b64decode(row[name]) for name in bytes_of if row[name] is not None}
+                copy.write_row(values(row | more if more else row))
+
+    def _count(self, more: int) -> None:
+        """Have the planner know of sessions while they are few: to find one, it would read all of its tenant's else."""
+        self._sessions += more
+        if self._sessions >= self._known * 10:
+            self._connection.plain(f'ANALYZE "{t.sessions.name}"')
+            self._known = self._sessions
 
     def _in_pieces(self, statement: Statement, values: Row) -> None:
         steps = large.split(_one(statement, values), lambda: self._largest)
@@ -121,7 +148,13 @@ class Target:
 
 def present(connection: Connection, keys: Sequence[Key], *, locking: bool = False) -> dict[Key, int]:
     """Which of these sessions are there, with the epochs of their leases."""
-    found = _read_of(connection, _LOCK if locking else _SEE, keys)
+    if locking and connection.spread:
+        found: Iterable[Row] = itertools.chain.from_iterable(
+            connection.all(_LOCK_ONE, {"p_tenant": tenant, "p_session_id": session_id})
+            for tenant, session_id in sorted(set(keys))
+        )
+    else:
+        found = _read_of(connection, _LOCK if locking else _SEE, keys)
     return {(row["tenant"], row["session_id"]): row["lease_epoch"] for row in found}
 
 

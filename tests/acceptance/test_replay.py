@@ -27,7 +27,7 @@ from lifecycle.models import tables as t
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "replay.py"
 FILES = sorted((ROOT / "examples" / "trajectories").glob("*.traj"))
-COPIES = int(os.environ.get("LIFECYCLE_REPLAY_COPIES", "10"))
+COPIES = int(os.environ.get("LIFECYCLE_REPLAY_COPIES", "5"))
 SEED = 7
 KILLS = 6
 PATIENCE = 60.0 + COPIES
@@ -272,8 +272,8 @@ def test_the_comparison_sees_every_difference(small_stage: Stage) -> None:
     first = messages.message_id == "1-0"
     with small_stage.engine.connect() as connection:
         for change in (
-            sa.update(t.session_states).where(states.session_id == step).values(
-                conversation=sa.func.replace(states.conversation, "a", "b")
+            sa.update(t.entries).where(t.entries.c.session_id == step).values(
+                content=sa.func.replace(t.entries.c.content, "a", "b")
             ),
             sa.update(t.messages).where(messages.session_id == message, first).values(content=messages.content + " "),
             sa.delete(t.messages).where(messages.session_id == lost, first),

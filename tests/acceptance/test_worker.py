@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from lifecycle import ALL, SessionManager, Settings, StorageUnavailable, migrate, urls
+from lifecycle import ALL, SessionManager, Settings, migrate, urls
 from lifecycle.incarnation import incarnation
 from lifecycle.models import tables as t
 from lifecycle.upkeep import Upkeep
@@ -141,7 +141,10 @@ def add_sessions(url: str, count: int, prefix: str = "due", **values: Any) -> No
     with connected(url) as connection:
         pattern = connection.execute(sa.select(t.sessions).where(t.sessions.c.session_id == "pattern")).one()._asdict()
         rows = [
-            pattern | {"tenant": ("", "acme")[n % 2], "session_id": f"{prefix}-{n}", "protected": False} | values
+            # Nothing is stored of the pattern's state, so nothing was saved.
+            pattern
+            | {"tenant": ("", "acme")[n % 2], "session_id": f"{prefix}-{n}", "protected": False, "saved_at": None}
+            | values
             for n in range(count)
         ]
         connection.execute(sa.insert(t.sessions), rows)
@@ -466,29 +469,6 @@ def test_what_a_deleted_session_left_is_trimmed_after_the_prune(url: str) -> Non
         done = Upkeep(manager).run_job("prune_sessions")
     assert done is not None
     assert (done["count"], done["trimmed"]) == (0, 25)
-
-
-def test_a_batch_that_takes_too_long_is_made_smaller(
-    migrated_sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """After a statement timeout the sweep goes on with a quarter of the batch, and it is no outage."""
-    sizes: list[int] = []
-    whole = SessionManager.expire_idle
-
-    def slow(self: SessionManager, **options: Any) -> Any:
-        sizes.append(options["batch"])
-        if options["batch"] > 10:
-            raise StorageUnavailable("the statement took longer than database.statement_timeout")
-        return whole(self, **options)
-
-    add_due(migrated_sqlite_url, 20)
-    monkeypatch.setattr(SessionManager, "expire_idle", slow)
-    with SessionManager.open(in_process(migrated_sqlite_url, batch=100), tenant=ALL) as manager:
-        done = Upkeep(manager).run_job("expire_idle")
-    assert done is not None
-    assert done["count"] == 20
-    assert sizes[:3] == [100, 25, 6]
-    assert [event["batch"] for event in told(caplog, "sweep_batch_reduced")] == [25, 6]
 
 
 def test_an_incarnation_is_unique_and_fits_its_column() -> None:

@@ -93,6 +93,33 @@ class TestReading:
         manager.save_state("s", step=1)
         assert manager.load_state("s").step == 1
 
+    def test_many_writes_are_seen_at_once(self, two: tuple[Any, Any]) -> None:
+        """By whoever has read before, of each session; those that were refused stay, and so do states beside messages."""
+        one, other = two
+        names = [f"s{number}" for number in range(8)]
+        for name in names:
+            one.create_session(session_id=name, context={"n": 0})
+        one.suspend_session("s7")
+
+        def read() -> list[tuple[Any, ...]]:
+            found = [(other.get_session(name), other.load_state(name)) for name in names]
+            return [(session.version, session.message_count, state.version, state.context) for session, state in found]
+
+        for number in range(1, 3):
+            read()
+            hits = cache_of(other).counts.hits
+            assert read() == read()
+            assert cache_of(other).counts.hits == hits + 32
+            outcomes = one.save_many(
+                [{"session_id": name, "context": {"n": number}, "token": f"{number}"} for name in names]
+            )
+            assert outcomes[:7] == [number + 1] * 7
+            assert [row[0::2] for row in read()] == [(number + 1, number + 1)] * 7 + [(2, 2)]
+            assert [row[3] for row in read()] == [{"n": number}] * 7 + [{"n": 0}]
+            message = {"role": "user", "content": "hello"}
+            one.add_messages_many([{"session_id": name, "messages": [message]} for name in names])
+            assert [row[1] for row in read()] == [number] * 8
+
     def test_a_large_state_is_not_kept(self, url: str, valkey_server: ValkeyServer) -> None:
         """It is read from the database each time."""
         with SessionManager.open(settings_for(url, valkey_server, max_bytes=10_000)) as manager:

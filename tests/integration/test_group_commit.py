@@ -84,7 +84,9 @@ def test_concurrent_writes_share_a_transaction(migrated_postgres_url: str) -> No
             await _filled(migrated_postgres_url) as manager,
             lanes_held(migrated_postgres_url, manager) as let_go,
         ):
-            versions = await _queued([manager.save_state(f"s-{i:02}", step=i) for i in range(CALLERS)], let_go)
+            versions = await _queued(
+                [manager.save_state(f"s-{i:02}", step=i, context={"n": i}) for i in range(CALLERS)], let_go
+            )
             assert versions == [2] * CALLERS
             assert await _transactions(migrated_postgres_url) == 1
             for i in range(CALLERS):
@@ -101,7 +103,7 @@ def test_writes_one_after_the_other_are_transactions_of_their_own(migrated_postg
     async def main() -> None:
         async with await _filled(migrated_postgres_url) as manager:
             for i in range(5):
-                await manager.save_state(f"s-{i:02}", step=i)
+                await manager.save_state(f"s-{i:02}", step=i, context={"n": i})
             assert await _transactions(migrated_postgres_url) == 5
 
     asyncio.run(main())
@@ -117,7 +119,11 @@ def test_a_refusal_is_its_callers_alone(migrated_postgres_url: str) -> None:
             lanes_held(migrated_postgres_url, manager) as let_go,
         ):
             answers = await _queued(
-                [manager.save_state(f"s-{i:02}", step=i, expected_version=1 + i % 2) for i in range(CALLERS)], let_go
+                [
+                    manager.save_state(f"s-{i:02}", step=i, context={"n": i}, expected_version=1 + i % 2)
+                    for i in range(CALLERS)
+                ],
+                let_go,
             )
             assert answers[::2] == [2] * (CALLERS // 2)
             assert [type(answer) for answer in answers[1::2]] == [VersionConflict] * (CALLERS // 2)
@@ -142,7 +148,8 @@ def test_an_error_is_its_callers_alone(migrated_postgres_url: str) -> None:
                 )
             async with lanes_held(migrated_postgres_url, manager):
                 answers = await asyncio.gather(
-                    *(manager.save_state(f"s-{i:02}", step=i) for i in range(CALLERS)), return_exceptions=True
+                    *(manager.save_state(f"s-{i:02}", step=i, context={"n": i}) for i in range(CALLERS)),
+                    return_exceptions=True,
                 )
             failed = answers.pop(7)
             assert isinstance(failed, StorageUnavailable)

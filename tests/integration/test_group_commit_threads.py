@@ -131,7 +131,9 @@ def test_refusals_and_errors_are_their_callers_alone(manager: Any, store: tuple[
                 " WHEN (new.session_id = 's-07') EXECUTE FUNCTION refuse()"
             )
     calls = together(
-        manager, store, lambda i: manager.save_state(f"s-{i:02}", step=i, expected_version=5 if i == 3 else 1)
+        manager,
+        store,
+        lambda i: manager.save_state(f"s-{i:02}", step=i, context={"n": i}, expected_version=5 if i == 3 else 1),
     )
     errors = {i: call.exception() for i, call in enumerate(calls) if call.exception() is not None}
     assert {i: type(error) for i, error in errors.items()} == {3: VersionConflict, 7: StorageUnavailable}

@@ -14,6 +14,7 @@ import pytest
 from lifecycle import Policies, SessionManager, Settings, migrate, states
 from lifecycle.operations import requests as r
 from lifecycle.operations.oversight import WHYS
+from lifecycle.pieces import Document
 from tests.plans import Work, work_of
 from tests.servers import PostgresServer
 
@@ -46,8 +47,16 @@ INSERT INTO session_transitions (tenant, session_id, seq, trigger_name, to_state
 SELECT '', md5(i::text), 1, 'create', 'active', 1, 1, now() FROM generate_series(1, %(n)s) AS i
 """
 _STATES = """
-INSERT INTO session_states (tenant, session_id, context, version, saved_at)
-SELECT '', md5(i::text), '{"a":1}', 1, now() FROM generate_series(1, %(n)s) AS i
+INSERT INTO session_states (tenant, session_id, context)
+SELECT '', md5(i::text), '{"a":1}' FROM generate_series(1, %(n)s) AS i
+"""
+_ENTRIES = """
+INSERT INTO session_entries (tenant, session_id, number, digest, content)
+SELECT '', md5(i::text), n, md5(i || '-' || n), '"hello"' FROM generate_series(1, %(n)s) AS i, generate_series(1, 2) AS n
+"""
+_VALUES = """
+INSERT INTO session_values (tenant, session_id, name, version, content)
+SELECT '', md5(i::text), 'c' || md5(i::text), 1, '"hello"' FROM generate_series(1, %(n)s, 10) AS i
 """
 _APPROVALS = """
 INSERT INTO session_approvals (tenant, session_id, approval_id, action, state, requested_at, expires_at)
@@ -65,7 +74,7 @@ _CHECKPOINTS = """
 INSERT INTO session_checkpoints (tenant, session_id, seq, label, version, created_at)
 SELECT '', md5(i::text), 4, 'l', 1, now() FROM generate_series(1, %(n)s, 10) AS i
 """
-_ALL = (_FILL, _MESSAGES, _AUDIT, _STATES, _APPROVALS, _CONNECTIONS, _TOKENS, _CHECKPOINTS)
+_ALL = (_FILL, _MESSAGES, _AUDIT, _STATES, _ENTRIES, _VALUES, _APPROVALS, _CONNECTIONS, _TOKENS, _CHECKPOINTS)
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +228,7 @@ def test_a_fenced_save_reads_one_session(holding: psycopg.Connection[Any]) -> No
     """By its key, whoever holds how many others."""
     row = holding.execute("SELECT session_id FROM sessions WHERE lease_holder = 'h' LIMIT 1").fetchone()
     assert row is not None
-    request = r.SaveState("", row[0], {"context": "{}"}, None, {"step": 1}, None, None, None, ("h", 1))
+    request = r.SaveState("", row[0], {"context": Document("{}")}, None, None, {"step": 1}, None, None, None, ("h", 1))
     work, version = work_of(holding, request)
     assert version is not None
     assert_small(work, 5)

@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from lifecycle import SessionManager
-from lifecycle.drivers.postgresql_prepared import _array
+from lifecycle.recipes.postgresql_arrays import array
 
 
 def test_a_statement_that_was_dropped_is_prepared_again(migrated_postgres_url: str) -> None:
@@ -43,5 +43,5 @@ def test_a_statement_whose_columns_a_migration_changed_is_prepared_again(migrate
 def test_arrays_of_texts_arrive_as_they_are(postgres_url: str, texts: list[Any]) -> None:
     """Quotes, backslashes, braces, blanks and NULLs survive the array syntax."""
     with psycopg.connect(postgres_url) as connection:
-        row = connection.execute("SELECT %s::text[]", (_array(texts).decode(),)).fetchone()
+        row = connection.execute("SELECT %s::text[]", (array(texts),)).fetchone()
     assert row == (texts,)

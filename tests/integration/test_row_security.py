@@ -17,6 +17,7 @@ from lifecycle import ALL, ConfigError, SessionManager, Settings, row_security, 
 from lifecycle.drivers import postgresql_scope as scopes
 from lifecycle.errors import InvalidArgument
 from lifecycle.models import tables as t
+from lifecycle.models.types import Base64
 from lifecycle.recipes.statement import DIALECTS
 from lifecycle.web import WebServer
 from tests.integration import test_contract as contract
@@ -100,7 +101,7 @@ def fill(url: str) -> None:
     for tenant in ("ours", "theirs"):
         with SessionManager.open(url, tenant) as manager:
             manager.create_session(session_id="s", title=f"the title of {tenant}", user_id="ada")
-            manager.save_state("s", context={"of": tenant}, token="t")
+            manager.save_state("s", context={"of": tenant}, plan=[tenant * 2000], append=[tenant], token="t")
             manager.add_message("s", "user", f"words of {tenant}")
             manager.checkpoint("s", "c")
             manager.request_approval("s", "act")
@@ -109,14 +110,14 @@ def fill(url: str) -> None:
     with connected(url) as connection:
         for tenant in ("ours", "theirs"):
             connection.execute(sa.insert(t.samples).values(tenant=tenant, name="n", sampled_at=now, value=1.0))
-            connection.execute(
-                sa.insert(t.idempotency_keys).values(
-                    {c.name: _value(c) for c in t.idempotency_keys.c if not c.nullable} | {"tenant": tenant}
-                )
-            )
+            for table in (t.idempotency_keys, t.graph_checkpoints, t.graph_items, t.graph_values):
+                row = {column.name: _value(column) for column in table.c if not column.nullable}
+                connection.execute(sa.insert(table).values(row | {"tenant": tenant}))
 
 
 def _value(column: sa.Column[Any]) -> Any:
+    if isinstance(column.type, Base64):
+        return "eA=="
     kind = str(column.type.compile(DIALECTS["postgresql"])).upper()
     return sa.func.now() if "TIME" in kind else (0 if "INT" in kind else (False if "BOOL" in kind else "x"))
 

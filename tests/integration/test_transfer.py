@@ -7,14 +7,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from lifecycle import SessionManager, migrate
 from lifecycle.errors import FileUnavailable, InvalidArgument, InvalidFile, SchemaOutdated, SessionExists
-from lifecycle.transfer import files
+from lifecycle.transfer import files, importing
 from lifecycle.transfer.exporting import export_sessions
 from lifecycle.transfer.importing import import_sessions
+from lifecycle.transfer.plain import read_plain
+from lifecycle.transfer.rows import TABLES, decode, decode_line
 from lifecycle.transfer.selection import Selection
 from tests.populations import digests, populate
 
@@ -199,6 +202,32 @@ def test_a_packed_file_cut_off_is_refused(migrated_sqlite_url: str, full: str, t
         with pytest.raises(InvalidFile):
             import_sessions(migrated_sqlite_url, str(cut), dry_run=True)
     refused(migrated_sqlite_url, cut)
+
+
+def test_what_is_plainly_right_is_read_alike(exported: Path) -> None:
+    """Line by line, and rows of every table are plainly right."""
+    plain = set()
+    for line in exported.read_bytes().splitlines(keepends=True)[1:]:
+        read = read_plain(line)
+        if read is not None:
+            name, row = read
+            assert decode_line(line)[0] == name
+            assert row == decode(name, decode_line(line)[1])
+            plain.add(name)
+    assert plain == set(TABLES)
+
+
+def test_a_conflict_is_told_before_what_is_wrong_behind_it(url: str, exported: Path, tmp_path: Path) -> None:
+    """One batch is stored while the next one is read: what comes first in the file is what is told, and nothing is left."""
+    import_sessions(url, str(exported))
+    before = digests(url)
+    bad = changed(exported, tmp_path, lambda lines: lines.insert(-1, b"garbage\n"))
+    with patch.object(importing, "_ROWS", 10), pytest.raises(SessionExists):
+        import_sessions(url, str(bad))
+    assert digests(url) == before
+    with patch.object(importing, "_ROWS", 10), pytest.raises(InvalidFile, match="is not JSON"):
+        import_sessions(url, str(bad), on_conflict="replace")
+    assert digests(url) == before
 
 
 def replaced(number: int, old: bytes, new: bytes) -> Callable[[list[bytes]], None]:

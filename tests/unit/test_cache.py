@@ -164,7 +164,7 @@ class TestTouched:
 
     def test_a_save_tells_its_version(self) -> None:
         """So that nothing older is believed; a refused one drops all the same, and tells nothing."""
-        request = r.SaveState("t", "s", {}, None, {}, None, None, None)
+        request = r.SaveState("t", "s", {}, None, None, {}, None, None, None)
         both = (key_of(b"s", "t", "s"), key_of(b"l", "t", "s"))
         assert touched.touched(request, 5) == touched.Touched(both, ((("t", "s"), 5),))
         assert touched.touched(request, None) == touched.Touched(both)

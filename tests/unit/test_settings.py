@@ -384,7 +384,7 @@ class TestJobs:
     """The worker's jobs."""
 
     def test_the_default_schedules(self) -> None:
-        """Each job has its own; the rest is alike."""
+        """Each job has its own; the rest is alike, but for what a batch of a directory is."""
         jobs = Settings().worker.jobs.by_name()
         assert {name: job.every for name, job in jobs.items()} == {
             "expire_idle": 30,
@@ -395,9 +395,8 @@ class TestJobs:
             "sync_directories": 30,
             "sample_counts": 60,
         }
-        assert {(job.cron, job.enabled, job.batch, job.budget, job.slices) for job in jobs.values()} == {
-            (None, True, 500, 20, 1)
-        }
+        assert {(job.cron, job.enabled, job.budget, job.slices) for job in jobs.values()} == {(None, True, 20, 1)}
+        assert {name: job.batch for name, job in jobs.items()} == dict.fromkeys(jobs, 5000) | {"sync_directories": 500}
 
     def test_another_setting_leaves_the_schedule(self) -> None:
         """A job given only a batch keeps running when it did."""

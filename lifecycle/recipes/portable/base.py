@@ -77,7 +77,7 @@ LOCK = Statement(sa.select(*t.sessions.c, now().label("now")).where(of_key(t.ses
 SHORT = (
     "tenant", "session_id", "state", "title", "version", "next_seq", "message_count", "last_active_at",
     "idle_active", "idle_suspended", "max_age_at", "expires_at", "deleted_at", "lease_holder",
-    "lease_epoch", "lease_expires_at",
+    "lease_epoch", "lease_expires_at", "next_entry", "entries_from", "entries_before", "checkpoint_version",
 )  # fmt: skip
 LOCK_SHORT = Statement(
     sa.select(*(t.sessions.c[name] for name in SHORT), now().label("now")).where(of_key(t.sessions)).with_for_update()
@@ -88,6 +88,12 @@ GET = Statement(sa.select(*t.sessions.c).where(of_key(t.sessions), t.sessions.c.
 
 
 NOW = Statement(sa.select(now().label("now")))
+
+
+# What a retry token was used for; it is looked up within saves, too.
+TOKEN = Statement(
+    sa.select(t.tokens.c.digest, t.tokens.c.version).where(of_key(t.tokens), t.tokens.c.token == p("token"))
+)
 
 
 def lock(request: Any, statement: Statement = LOCK) -> Recipe:

@@ -77,7 +77,7 @@ def append_messages(row: Row, new: tuple[Row, ...], auto_title: tuple[str, str] 
     return [(first + i, row["now"]) for i in range(len(new))]
 
 
-_MESSAGE_BY_ID = Statement(
+MESSAGE_BY_ID = Statement(
     sa.select(*t.messages.c).where(of_key(t.messages), t.messages.c.message_id == p("message_id"))
 )
 
@@ -100,7 +100,7 @@ def add_missing_messages(request: r.AddMissingMessages) -> Recipe:
     there: list[Row] = []
     missing: list[Row] = []
     for message in request.messages:
-        found = yield _MESSAGE_BY_ID, key(request) | {"p_message_id": message["message_id"]}
+        found = yield MESSAGE_BY_ID, key(request) | {"p_message_id": message["message_id"]}
         there.extend(found)
         if not found:
             missing.append(message)
@@ -160,7 +160,7 @@ def remove_message(request: r.RemoveMessage) -> Recipe:
     if request.message_id is None:
         found = yield _LAST_MESSAGE, key(request)
     else:
-        found = yield _MESSAGE_BY_ID, key(request) | {"p_message_id": request.message_id}
+        found = yield MESSAGE_BY_ID, key(request) | {"p_message_id": request.message_id}
     if not found:
         return {}
     yield _DROP_MESSAGE, key(request) | {"p_seq": found[0]["seq"]}

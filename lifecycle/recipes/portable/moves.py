@@ -4,10 +4,9 @@ import json
 from typing import Any
 
 from lifecycle import deadlines, states
-from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
 from lifecycle.recipes.portable.base import (
-    LOCK_SHORT,
+    SHORT,
     Recipe,
     Row,
     active_now,
@@ -15,10 +14,9 @@ from lifecycle.recipes.portable.base import (
     barred,
     changed_now,
     lock,
-    own_key,
     set_row,
-    setting,
 )
+from lifecycle.recipes.portable.together import alike, lock_these, set_these
 
 
 def seconds_for(kind: str, limits: r.SecondsMap) -> int | None:
@@ -93,10 +91,9 @@ def move_locked(row: Row, request: Any, trigger: str) -> Recipe:
 
 def touch(request: r.Touch) -> Recipe:
     """Push the deadlines of live sessions, in key order."""
-    touched = []
-    for session_id in request.session_ids:
-        found = yield LOCK_SHORT, {"p_tenant": request.tenant, "p_session_id": session_id}
-        if found and found[0]["deleted_at"] is None and found[0]["state"] in states.LIVE:
-            yield setting(t.sessions, own_key(found[0]), active_now(found[0]))
-            touched.append(session_id)
-    return touched
+    keys = [(request.tenant, session_id) for session_id in request.session_ids]
+    found = yield from lock_these(keys, SHORT, skip=request.passing)
+    live = [(row, active_now(row)) for row in found if row["deleted_at"] is None and row["state"] in states.LIVE]
+    for values, rows in alike(live):
+        yield from set_these(rows, values)
+    return [row["session_id"] for row, _ in live]

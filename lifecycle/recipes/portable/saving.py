@@ -1,16 +1,18 @@
-"""Saved states, checkpoints and forks on any database."""
+"""Saved states on any database."""
 
-from functools import cache
-from typing import Any
+from collections.abc import Mapping
 
 import sqlalchemy as sa
 
 from lifecycle import states
+from lifecycle.entries import Entries, arrange, columns_of, runs_of, within
 from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
+from lifecycle.pieces import Document
+from lifecycle.recipes.portable.assembling import AMONG, assembled, batched
 from lifecycle.recipes.portable.base import (
-    GET,
     LOCK_SHORT,
+    TOKEN,
     Recipe,
     Row,
     active_now,
@@ -18,7 +20,6 @@ from lifecycle.recipes.portable.base import (
     bound,
     changed_now,
     insert,
-    is_in,
     key,
     lock,
     of_key,
@@ -27,241 +28,159 @@ from lifecycle.recipes.portable.base import (
     set_row,
     setting,
 )
-from lifecycle.recipes.portable.messages import MESSAGE_INSERT
-from lifecycle.recipes.portable.sessions import create_session, insert_state
+from lifecycle.recipes.portable.collecting import collect
 from lifecycle.recipes.statement import Many, Statement
 
-_TOKEN = Statement(
-    sa.select(t.tokens.c.digest, t.tokens.c.version).where(of_key(t.tokens), t.tokens.c.token == p("token"))
-)
-
-
-def get_token(request: r.GetToken) -> Recipe:
-    """Read what a retry token was used for."""
-    found = yield _TOKEN, key(request) | {"p_token": request.token}
-    return (found[0]["digest"], found[0]["version"]) if found else None
-
-
-_CONVERSATION = Statement(sa.select(t.session_states.c.conversation).where(of_key(t.session_states)))
-
-
-def joined(old: str | None, added: str) -> str:
-    """Two JSON lists as one, without reading either."""
-    return added if old in {None, "null", "[]"} else f"{str(old)[:-1]},{added[1:]}"
+V = t.values.c
 
 
 def save_state(request: r.SaveState) -> Recipe:
-    """Check, bump the version, write the documents."""
+    """Check, bump the version, write the documents and entries."""
     row = yield from lock(request, LOCK_SHORT)
     if row is None or row["state"] != "active" or barred(row, request.fence):
         return None
     if request.expected is not None and row["version"] != request.expected:
-        if request.token is not None and (yield _TOKEN, key(request) | {"p_token": request.token}):
+        if request.token is not None and (yield TOKEN, key(request) | {"p_token": request.token}):
             raise r.DuplicateKey
         return None
     version = row["version"] + 1
     if request.token is not None:
-        if (yield _TOKEN, key(request) | {"p_token": request.token}):
+        if (yield TOKEN, key(request) | {"p_token": request.token}):
             raise r.DuplicateKey
         token = {
             **own_key(row), "token": request.token, "digest": request.digest, "version": version, "created_at": row["now"],
         }  # fmt: skip
         yield insert(t.tokens, tuple(token)), bound(token)
-    yield from set_row(
-        row,
-        {"version": version, "ghost_at": None, **request.fields, **changed_now(row), **active_now(row)},
-    )
-    documents = dict(request.documents)
-    if request.append is not None:
-        found = yield _CONVERSATION, key(request)
-        documents["conversation"] = joined(found[0]["conversation"] if found else None, request.append)
-    stamp = {"version": version, "saved_at": row["now"]}
-    if (yield setting(t.session_states, own_key(row), {**documents, **stamp})) == 0:
-        yield insert_state(request, documents, version, row["now"])
-    return version
-
-
-@cache
-def load_statement(any_state: bool) -> Statement:
-    """Read the saved state with the session's phase and step."""
-    match = sa.and_(
-        t.sessions.c.tenant == t.session_states.c.tenant, t.sessions.c.session_id == t.session_states.c.session_id
-    )
-    chosen = sa.select(
-        t.session_states.c.session_id,
-        t.session_states.c.conversation,
-        t.session_states.c.context,
-        t.session_states.c.plan,
-        t.sessions.c.phase,
-        t.sessions.c.step,
-        t.sessions.c.version,
-        t.session_states.c.saved_at,
-    ).where(of_key(t.sessions), match, t.sessions.c.deleted_at.is_(None))
-    return Statement(chosen if any_state else chosen.where(is_in(t.sessions.c.state, states.LIVE)))
-
-
-STATE = Statement(sa.select(*t.session_states.c).where(of_key(t.session_states)))
-
-
-_CHECKPOINTS = Statement(
-    sa.select(
-        *[
-            t.checkpoints.c[name]
-            for name in ("session_id", "seq", "label", "data", "phase", "step", "version", "created_at")
-        ]
-    )
-    .where(of_key(t.checkpoints))
-    .order_by(t.checkpoints.c.seq)
-)
-
-
-_CHECKPOINT = Statement(sa.select(*t.checkpoints.c).where(of_key(t.checkpoints), t.checkpoints.c.seq == p("seq")))
-
-
-DOCUMENTS = ("conversation", "context", "plan")
-
-
-def make_checkpoint(request: r.MakeCheckpoint) -> Recipe:
-    """Copy the state; the session's lock keeps a save from slipping between version and copy."""
-    row = yield from lock(request)
-    if row is None or row["state"] not in states.LIVE or barred(row, request.fence):
-        return None
-    found = yield STATE, key(request)
-    documents = {name: found[0][name] for name in DOCUMENTS} if found else {}
-    values: Row = {
-        **own_key(row),
-        "seq": row["next_seq"],
-        "label": request.label,
-        "data": request.data,
-        **documents,
-        "phase": row["phase"],
-        "step": row["step"],
-        "version": row["version"],
-        "created_at": row["now"],
-    }
-    yield insert(t.checkpoints, tuple(values)), bound(values)
-    yield from set_row(row, {"next_seq": row["next_seq"] + 1, **changed_now(row), **active_now(row)})
-    yield from _drop_superseded(request, row)
-    return values
-
-
-_SEQS = Statement(sa.select(t.checkpoints.c.seq).where(of_key(t.checkpoints)).order_by(t.checkpoints.c.seq))
-_TIMES = Statement(
-    sa.select(t.checkpoints.c.seq, t.checkpoints.c.created_at)
-    .where(of_key(t.checkpoints))
-    .order_by(t.checkpoints.c.seq)
-)
-# A policy that is new to an old session may give up thousands: the write it happens in must end in time all the same.
-_AT_ONCE = 1024
-
-
-@cache
-def _delete_seqs(count: int) -> Statement:
-    """Remove checkpoints by their seqs."""
-    seqs: list[Any] = [p(f"seq_{i}", sa.BigInteger()) for i in range(count)]
-    return Statement(sa.delete(t.checkpoints).where(of_key(t.checkpoints), t.checkpoints.c.seq.in_(seqs)))
-
-
-def _drop_superseded(request: r.MakeCheckpoint, row: Row) -> Recipe:
-    """Remove the checkpoints that the policy does not keep; the session's lock keeps others from making some."""
-    policy = request.policies.for_kind(row["kind"])
-    if policy.checkpoints_keep_last is None:
-        return
-    # SQLite walks past the documents of a row to come to its time; the seqs alone stand in the index.
-    found = yield _SEQS if policy.checkpoints_keep_every is None else _TIMES, key(request)
-    gone = policy.superseded([(kept["seq"], kept.get("created_at", row["now"])) for kept in found])[:_AT_ONCE]
-    if gone:
-        # Filled up to a power of two: few statements to compile and prepare, and one to send.
-        gone += gone[-1:] * ((1 << (len(gone) - 1).bit_length()) - len(gone))
-        yield _delete_seqs(len(gone)), key(request) | {f"p_seq_{i}": seq for i, seq in enumerate(gone)}
-
-
-def list_checkpoints(request: r.ListCheckpoints) -> Recipe:
-    """Read the checkpoints without their documents."""
-    if not (yield GET, key(request)):
-        return []
-    return (yield _CHECKPOINTS, key(request))
-
-
-def get_checkpoint(request: r.GetCheckpoint) -> Recipe:
-    """Read one checkpoint with its documents."""
-    if not (yield GET, key(request)):
-        return None
-    found = yield _CHECKPOINT, key(request) | {"p_seq": request.seq}
-    return found[0] if found else None
-
-
-def restore_checkpoint(request: r.RestoreCheckpoint) -> Recipe:
-    """Copy a checkpoint back."""
-    row = yield from lock(request)
-    if row is None or row["state"] != "active" or barred(row, request.fence):
-        return None
-    found = yield _CHECKPOINT, key(request) | {"p_seq": request.seq}
-    if not found:
-        return 0
-    version = row["version"] + 1
-    saved = found[0]
+    entries, dropped = yield from _entries(request, row)
     yield from set_row(
         row,
         {
-            "version": version, "phase": saved["phase"], "step": saved["step"], "ghost_at": None,
+            "version": version, "saved_at": row["now"], "ghost_at": None, **request.fields, **entries,
             **changed_now(row), **active_now(row),
         },
     )  # fmt: skip
-    documents = {name: saved[name] for name in DOCUMENTS}
-    values = {**documents, "version": version, "saved_at": row["now"]}
-    if (yield setting(t.session_states, own_key(row), values)) == 0:
-        yield insert_state(request, documents, version, row["now"])
+    if request.documents:
+        columns = document_columns(request.documents)
+        if (yield setting(t.session_states, own_key(row), columns)) == 0:
+            yield insert(t.session_states, ("tenant", "session_id", *columns)), bound(own_key(row) | columns)
+        yield from _exchange_values(request.documents, row, version)
+    if dropped:
+        yield from collect(row, pieces=False)
     return version
 
 
-_MESSAGES_BEFORE = Statement(
-    sa.select(*t.messages.c).where(of_key(t.messages), t.messages.c.seq < p("seq")).order_by(t.messages.c.seq)
+def _entries(request: r.SaveState, row: Row) -> Recipe:
+    """Store what is new of the conversation: the session's columns, and whether entries fell out of it."""
+    if request.append is not None:
+        start = row["entries_from"] if row["entries_from"] is not None else row["next_entry"]
+        yield from store_entries(row, request.append, row["next_entry"])
+        return {"entries_from": start, "next_entry": row["next_entry"] + len(request.append.texts)}, False
+    if request.conversation is None:
+        return {}, False
+    given = request.conversation
+    found = yield DIGESTS, key(request)
+    stored = {entry["number"]: entry["digest"] for entry in found}
+    runs, new = arrange(given.digests, stored, row["next_entry"])
+    added = Entries(tuple(given.texts[i] for i in new), tuple(given.digests[i] for i in new))
+    yield from store_entries(row, added, row["next_entry"])
+    return columns_of(runs, row["next_entry"] + len(new)), not within(runs_of(row), runs)
+
+
+DIGESTS = Statement(
+    sa.select(t.entries.c.number, t.entries.c.digest).where(of_key(t.entries)).order_by(t.entries.c.number)
 )
+_ENTRY = ("tenant", "session_id", "number", "digest", "content")
 
 
-def fork_session(request: r.ForkSession) -> Recipe:
-    """Copy a session's state and messages into a new one."""
-    row = yield from lock(request)
-    if row is None:
-        return 0
-    source: Row | None
-    if request.checkpoint is None:
-        found = yield STATE, key(request)
-        source = (found[0] if found else {}) | {"phase": row["phase"], "step": row["step"]}
-        upto = row["next_seq"]
-    else:
-        found = yield _CHECKPOINT, key(request) | {"p_seq": request.checkpoint}
-        if not found:
-            return 0
-        source, upto = found[0], request.checkpoint
-    copied = ("kind", "user_id", "agent_id", "title", "title_folded", "metadata", "config", "idle_active",
-              "idle_suspended", "idle_override")  # fmt: skip
-    policy = request.policies.for_kind(row["kind"])
-    documents = {name: source[name] for name in DOCUMENTS if source.get(name) is not None}
-    values = {name: row[name] for name in copied} | {
-        "parent_id": request.session_id, "phase": source["phase"], "step": source["step"], "protected": False,
-        "available_at": None, "runs": False,
-    }  # fmt: skip
-    creation = r.CreateSession(
-        request.tenant,
-        request.new_id,
-        values,
-        documents or None,
-        policy.max_age,
-        row["idle_active"],
-        None,
-        request.actor,
+def store_entries(of: Row, added: Entries, first: int) -> Recipe:
+    """Store entries of a session under numbers from `first` on."""
+    rows = [bound(own_key(of) | entry) for entry in added.rows(first)]
+    if len(rows) == 1:
+        yield insert(t.entries, _ENTRY), rows[0]
+    elif rows:
+        yield Many(insert(t.entries, _ENTRY), rows)
+
+
+def document_columns(documents: Mapping[str, Document]) -> Row:
+    """The columns of documents, each as its text or its pieces."""
+    columns: Row = {}
+    for name, document in documents.items():
+        columns |= {name: document.text, f"{name}_pieces": document.pieces}
+    return columns
+
+
+_KNOWN = Statement(sa.select(V.name).where(of_key(t.values), AMONG))
+# Those that no checkpoint can have: checkpoints may keep a thousand times as many.
+_FREE = Statement(
+    sa.select(V.name).where(
+        of_key(t.values),
+        V.version > p("checkpoint_version", V.version.type),
+        sa.func.substr(V.name, 1, 1) == p("initial", V.name.type),
     )
-    new = yield from create_session(creation)
-    if new is None:
-        return None
-    old = yield _MESSAGES_BEFORE, key(request) | {"p_seq": upto}
-    if old:
-        stamped = [bound({**message, "session_id": request.new_id, "seq": 2 + i}) for i, message in enumerate(old)]
-        yield Many(insert(t.messages, MESSAGE_INSERT), stamped)
-        yield from set_row(
-            new,
-            {"next_seq": 2 + len(old), "message_count": len(old), "last_message_at": old[-1]["created_at"]},
+)
+DELETE_VALUE = Statement(sa.delete(t.values).where(of_key(t.values), V.name == p("name")))
+_VALUE = ("tenant", "session_id", "name", "version", "content")
+
+
+def store_values(
+    of: Row, documents: Mapping[str, Document], version: int, known: frozenset[str] = frozenset()
+) -> Recipe:
+    """Store the large pieces of documents that are not known yet."""
+    rows = [
+        bound(own_key(of) | {"name": name, "version": version, "content": content})
+        for document in documents.values()
+        for name, content in document.values
+        if name not in known
+    ]
+    if rows:
+        yield Many(insert(t.values, _VALUE), rows)
+
+
+def _exchange_values(documents: Mapping[str, Document], row: Row, version: int) -> Recipe:
+    """Keep the large pieces of documents, and remove those that they had and no checkpoint can have."""
+    for name, document in documents.items():
+        kept = sorted({value for value, _ in document.values})
+        free = yield _FREE, key_of(row) | bound({"initial": name[0], "checkpoint_version": row["checkpoint_version"]})
+        known = {value["name"] for value in free}
+        gone = sorted(known.difference(kept))
+        for some in batched(kept):
+            found = yield _KNOWN, key_of(row) | some
+            known.update(value["name"] for value in found)
+        yield from store_values(row, {name: document}, version, frozenset(known))
+        if gone:
+            yield Many(DELETE_VALUE, [key_of(row) | {"p_name": value} for value in gone])
+
+
+def key_of(row: Row) -> Row:
+    """The parameters of `of_key` for a row's session."""
+    return bound(own_key(row))
+
+
+_S = t.sessions.c
+_DOCUMENTS = tuple(t.session_states.c[name] for name in ("context", "context_pieces", "plan", "plan_pieces"))
+_LOAD = Statement(
+    sa.select(
+        _S.tenant, _S.session_id, _S.state, _S.phase, _S.step, _S.version, _S.saved_at, _S.next_entry, _S.entries_from,
+        _S.entries_before, *_DOCUMENTS,
+    )
+    .select_from(
+        sa.outerjoin(
+            t.sessions,
+            t.session_states,
+            sa.and_(t.session_states.c.tenant == _S.tenant, t.session_states.c.session_id == _S.session_id),
         )
-    return new
+    )
+    .where(of_key(t.sessions), _S.saved_at.is_not(None), _S.deleted_at.is_(None))
+)  # fmt: skip
+_STATE = ("session_id", "conversation", "context", "plan", "phase", "step", "version", "saved_at")
+
+
+def load_state(request: r.LoadState) -> Recipe:
+    """Read the state, and what it is made of."""
+    row = yield from assembled(_LOAD, key(request))
+    if row is None or not (request.any_state or row["state"] in states.LIVE):
+        return None
+    return {name: row[name] for name in _STATE}
+
+
+STATE = Statement(sa.select(*t.session_states.c).where(of_key(t.session_states)))

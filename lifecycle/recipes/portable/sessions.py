@@ -1,7 +1,7 @@
 """Creating, reading, changing and removing sessions on any database."""
 
-from collections.abc import Mapping
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,10 +25,13 @@ from lifecycle.recipes.portable.base import (
     leased,
     lock,
     of_key,
+    own_key,
     p,
     set_row,
 )
 from lifecycle.recipes.portable.moves import seconds_for
+from lifecycle.recipes.portable.saving import document_columns, store_entries, store_values
+from lifecycle.recipes.portable.together import Key, among, by_tenant, of_these
 from lifecycle.recipes.statement import Many, Statement
 
 _TAKEN = Statement(sa.select(t.sessions.c.session_id).where(of_key(t.sessions)))
@@ -58,27 +61,25 @@ def create_session(request: r.CreateSession) -> Recipe:
         "attempts": 0,
         "rescues": 0,
         "pending_approvals": 0,
+        "saved_at": at if request.saved else None,
+        "next_entry": 1,
+        "checkpoint_version": 0,
+        "checkpoint_entry": 1,
     }
+    if request.conversation is not None:
+        row |= {"entries_from": 1, "next_entry": 1 + len(request.conversation.texts)}
     taken = yield _TAKEN, key(request)
     if taken:
         return None
     yield insert(t.sessions, tuple(row)), bound(row)
     yield audit_row(row | {"now": at}, 1, "create", None, states.INITIAL, 1, actor=request.actor)
-    if request.documents is not None:
-        yield insert_state(request, request.documents, 1, at)
+    if request.documents:
+        columns = document_columns(request.documents)
+        yield insert(t.session_states, ("tenant", "session_id", *columns)), bound(own_key(row) | columns)
+        yield from store_values(row, request.documents, 1)
+    if request.conversation is not None:
+        yield from store_entries(row, request.conversation, 1)
     return {column.name: None for column in t.sessions.c} | row
-
-
-def insert_state(request: Any, documents: Mapping[str, str], version: int, at: datetime) -> Any:
-    """The statement and values of the first saved state."""
-    values = {
-        "tenant": request.tenant,
-        "session_id": request.session_id,
-        **documents,
-        "version": version,
-        "saved_at": at,
-    }
-    return insert(t.session_states, tuple(values)), bound(values)
 
 
 def update_session(request: r.UpdateSession) -> Recipe:
@@ -100,7 +101,10 @@ _CHILD_KEYS = Statement(
 )  # fmt: skip
 
 
-DROPS = tuple(Statement(sa.delete(table).where(of_key(table))) for table in (*t.CHILDREN, t.transitions, t.sessions))
+_OWNED = (*t.CHILDREN, t.transitions, t.sessions)
+DROPS = tuple(Statement(sa.delete(table).where(of_key(table))) for table in _OWNED)
+# Of so many sessions on it pays to ask first what they have.
+_MANY = 20
 
 
 def delete_sessions(request: r.DeleteSessions) -> Recipe:
@@ -133,9 +137,13 @@ def drop(found: list[Row], request: Any) -> Recipe:
 
 
 def _drop(found: list[Row], request: Any) -> Recipe:
-    keys = [{"p_tenant": row["tenant"], "p_session_id": row["session_id"]} for row in found]
-    for statement in DROPS:
-        yield Many(statement, keys)
+    keys = [(row["tenant"], row["session_id"]) for row in found]
+    owners = yield from _owners(keys)
+    # By key, one after the other: MariaDB may look for several in all of a small table, and wait there for others' locks.
+    for table, statement in zip(_OWNED, DROPS, strict=True):
+        own = keys if owners is None or table not in owners else owners[table]
+        if own:
+            yield Many(statement, [{"p_tenant": tenant, "p_session_id": session_id} for tenant, session_id in own])
     tombs = [
         audit_row(
             row,
@@ -150,6 +158,31 @@ def _drop(found: list[Row], request: Any) -> Recipe:
         for row in found
     ]
     yield Many(tombs[0][0], [values for _, values in tombs])
+
+
+def _owners(keys: list[Key]) -> Recipe:
+    """Of many locked sessions, for each table of children those that have rows in it; None where it is not asked."""
+    if len(keys) < _MANY:
+        return None
+    owners: dict[sa.Table, list[Key]] = {table: [] for table in t.CHILDREN}
+    for tenant, ids in by_tenant(keys):
+        size, values = among(tenant, ids)
+        for row in (yield _owning(size), values):
+            for table, own in owners.items():
+                if row[table.name]:
+                    own.append((tenant, row["session_id"]))
+    return owners
+
+
+@cache
+def _owning(size: int) -> Statement:
+    columns = t.sessions.c
+
+    def has(table: sa.Table) -> Any:
+        own = table.c.tenant == columns.tenant, table.c.session_id == columns.session_id
+        return sa.exists(sa.select(sa.literal_column("1")).where(*own)).label(table.name)
+
+    return Statement(sa.select(columns.session_id, *map(has, t.CHILDREN)).where(*of_these(size)))
 
 
 def soft_delete(request: r.SoftDelete) -> Recipe:

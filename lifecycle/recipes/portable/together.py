@@ -18,6 +18,16 @@ _SIZES: Final = (1, 10, 100)
 Key = tuple[str, str]
 
 
+def among(tenant: str, ids: list[str]) -> tuple[int, Row]:
+    """For how many ids a statement on these has to be made (see `of_these`), and its values."""
+    return _size(ids), {"p_tenant": tenant, **_ids(ids)}
+
+
+def of_these(size: int) -> list[Any]:
+    """The condition that a session is one of so many of a tenant's."""
+    return [S.tenant == p("tenant"), S.session_id.in_([p(f"id_{i}") for i in range(size)])]
+
+
 def lock_these(keys: Iterable[Key], columns: tuple[str, ...], *, skip: bool = False) -> Recipe:
     """Lock the sessions: their rows with `now`. With `skip`, without those that somebody else has locked."""
     rows: list[Row] = []
@@ -53,21 +63,17 @@ def _size(ids: Collection[str]) -> int:
 
 
 def _ids(ids: list[str]) -> Row:
-    """The parameters of `_among`, the last one again and again for what is left over."""
+    """The parameters of `of_these`, the last one again and again for what is left over."""
     return {f"p_id_{i}": ids[min(i, len(ids) - 1)] for i in range(_size(ids))}
-
-
-def _among(size: int) -> list[Any]:
-    return [S.tenant == p("tenant"), S.session_id.in_([p(f"id_{i}") for i in range(size)])]
 
 
 @cache
 def _lock(columns: tuple[str, ...], size: int, skip: bool) -> Statement:
-    locked = sa.select(*(S[name] for name in columns), now().label("now")).where(*_among(size))
+    locked = sa.select(*(S[name] for name in columns), now().label("now")).where(*of_these(size))
     return Statement(locked.order_by(S.session_id).with_for_update(skip_locked=skip))
 
 
 @cache
 def _set(columns: tuple[str, ...], own: tuple[tuple[str, Any], ...], size: int) -> Statement:
     values = {name: p(name, S[name].type) for name in columns}
-    return Statement(sa.update(t.sessions).where(*_among(size)).values({**values, **dict(own)}))
+    return Statement(sa.update(t.sessions).where(*of_these(size)).values({**values, **dict(own)}))

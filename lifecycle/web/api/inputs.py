@@ -230,7 +230,7 @@ class DryRun(Input):
 class Sweep(DryRun):
     """How far a sweep goes. The report says whether it came to its end: go on with the same request if it did not."""
 
-    batch: int = Field(500, ge=1, le=10_000, description="Rows in one transaction.")
+    batch: int = Field(5000, ge=1, le=10_000, description="Rows in one transaction at most.")
     budget: float = Field(30.0, ge=0, le=60, description="Seconds after which no further batch is begun.")
 
 
@@ -263,5 +263,5 @@ class StaleSweep(SessionSweep):
 class Trimming(Input):
     """How far it goes."""
 
-    batch: int = Field(1000, ge=1, le=10_000, description="Rows in one transaction.")
+    batch: int = Field(5000, ge=1, le=10_000, description="Rows in one transaction at most.")
     budget: float = Field(30.0, ge=0, le=60, description="Seconds after which no further batch is begun.")

@@ -93,6 +93,15 @@ async def pop_message(session_id: SessionId, work: Writing, lease: Held) -> Resp
 
 
 @router.delete(
+    "/sessions/{session_id}/messages", response_model=d.Removed,
+    responses=d.write(d.NO_SESSION, d.MOVED, d.BUSY),
+)  # fmt: skip
+async def clear_messages(session_id: SessionId, work: Writing, lease: Held) -> Response:
+    """Remove all messages of a session; how many there were."""
+    return answer({"removed": await work.one.clear_messages(session_id, lease=lease)})
+
+
+@router.delete(
     "/sessions/{session_id}/messages/{message_id}", status_code=204,
     responses=d.write(d.NO_MESSAGE, d.MOVED, d.BUSY),
 )  # fmt: skip

@@ -1,0 +1,80 @@
+"""How the rows of a graph's checkpoints say where they stand and what they are made of.
+
+A checkpoint stands at a place: its namespace and its id, so that the ones of a namespace follow each other. What it needs
+is a JSON list of runs of items, `[first, last]`, and of names of values. Runs of items that came with it are counted
+from its first item and written as negative numbers, as that item's number is given by the database only when it is
+stored. Writes are lines: the names of the values that the line needs, a space, and the rest.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from lifecycle.entries import Run, digest
+
+BETWEEN: Final = "\x1f"
+_AFTER: Final = "\x20"
+_DIGEST: Final = "\x1e"
+# Of the 255 characters that a place may have, so many are the namespace's.
+_LONGEST: Final = 200
+
+
+def short(namespace: str) -> str:
+    """A namespace as it stands in a place: its digest where it is long, as that of a subgraph many levels down is."""
+    return namespace if len(namespace) <= _LONGEST else _DIGEST + digest(namespace)
+
+
+def place(namespace: str, checkpoint_id: str) -> str:
+    """Where a checkpoint stands."""
+    return f"{short(namespace)}{BETWEEN}{checkpoint_id}"
+
+
+def parted(place_: str) -> tuple[str, str]:
+    """The namespace, as it stands there, and the id of the checkpoint."""
+    namespace, _, checkpoint_id = place_.rpartition(BETWEEN)
+    return namespace, checkpoint_id
+
+
+def bounds(namespace: str) -> tuple[str, str]:
+    """What all places of a namespace are not less than, and what they are less than."""
+    return short(namespace) + BETWEEN, short(namespace) + _AFTER
+
+
+def numbered(runs: Iterable[Sequence[int]], first: int | None) -> list[Run]:
+    """Runs with those that are counted from the first item as numbers."""
+    return [(start, end) if start > 0 or first is None else (first - 1 - start, first - 1 - end) for start, end in runs]
+
+
+def needs_text(runs: Iterable[Sequence[int]], names: Iterable[str]) -> str | None:
+    """What is needed as it is stored; None for nothing."""
+    needed: list[Any] = [*map(list, runs), *names]
+    return json.dumps(needed, separators=(",", ":")) if needed else None
+
+
+def needed(text: str | None, first: int | None = None) -> tuple[list[Run], list[str]]:
+    """The runs of items and the names of values that a stored text says."""
+    if not text:
+        return [], []
+    found = json.loads(text)
+    runs = numbered((one for one in found if isinstance(one, list)), first)
+    return runs, [one for one in found if isinstance(one, str)]
+
+
+def written_line(names: Iterable[str], content: str) -> str:
+    """A line of writes."""
+    return f"{','.join(names)} {content}\n"
+
+
+def lines(writes: str | None) -> list[tuple[list[str], str]]:
+    """The lines of writes: the names of the values that each needs, and the rest."""
+    found = []
+    for line in (writes or "").split("\n")[:-1]:
+        names, _, content = line.partition(" ")
+        found.append((names.split(",") if names else [], content))
+    return found
+
+
+def needs_of(row: Mapping[str, Any]) -> tuple[list[Run], list[str]]:
+    """What a checkpoint's row needs, its writes included."""
+    runs, names = needed(row["needs"], row["first_item"])
+    return runs, names + [name for own, _ in lines(row["writes"]) for name in own]
