@@ -1,160 +1,200 @@
 """Measure, and write what was measured: `python -m benchmarks`."""
 
-import asyncio
+import contextlib
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from benchmarks import cache, dashboard, http, leases, postgresql, report, row_security, sqlite
-from benchmarks.measure import Result
-from lifecycle import migrate
-from tests.servers import PostgresServer, ServerUnavailable, find_postgres
+from benchmarks import (
+    asks,
+    cache,
+    cold_start,
+    dashboard,
+    hot,
+    http,
+    leases,
+    lists,
+    machine,
+    many,
+    memory,
+    page,
+    row_security,
+    storage,
+    sweeps,
+    turns,
+    upkeep,
+)
+from benchmarks.bench import SETTINGS, Bench, Section
+from benchmarks.stores import MISSING_PEERS, peers
+from tests.servers import ServerUnavailable
 
-SETTINGS = ("postgresql", "sqlite", "cache", "leases", "dashboard", "row-security", "http")
-LEASES, SECONDS = 10_000, 60
-T = TypeVar("T")
-Stage = Callable[[str, int], Callable[[], None]]
-REPORT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+# Every section: what measures it. One line more, and it is in the run, on the page, in the JSON and in the smoke test:
+# a function that takes a `Bench` (servers, databases, how often and how long to measure; see bench.py) and gives a
+# `Section` (bench.py). It raises `ServerUnavailable` where it cannot be measured. What it is asked for stands in asks.py.
+_SECTIONS: Final[Mapping[str, Callable[[Bench], Section]]] = {
+    "turns": turns.section,
+    "operations": hot.section,
+    "storage": storage.section,
+    "cold-start": cold_start.section,
+    "memory": memory.section,
+    "leases": leases.section,
+    "cache": cache.section,
+    "row-security": row_security.section,
+    "http": http.section,
+    "sweeps": sweeps.section,
+    "upkeep": upkeep.section,
+    "many": many.section,
+    "lists": lists.section,
+    "dashboard": dashboard.section,
+}
+NAMES: Final = tuple(_SECTIONS)
+DOCS: Final = Path(__file__).parents[1] / "docs"
+_PAGE: Final = "benchmarks.md"
+_INTERRUPTED: Final = 130
+_PIPE_WIDTH: Final = 200  # a pipe has none of its own
+_QUICK_TURNS: Final = 5
 
 
+@dataclass(slots=True)
+class _Run:
+    """What came of a run."""
+
+    sections: dict[str, Section] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+    machine: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+app: Final = typer.Typer(add_completion=False)
+
+
+@app.command()
 def main(
-    only: Annotated[str | None, typer.Option(help=f"measure one of {', '.join(SETTINGS)}")] = None,
-    turns: Annotated[int, typer.Option(min=20, help="how often each call is timed")] = 1000,
+    only: Annotated[
+        list[str] | None, typer.Option(help=f"measure this section, and no other that is not named: {', '.join(NAMES)}")
+    ] = None,
+    number: Annotated[int, typer.Option("--turns", min=5, help="how often each call is timed at most")] = 1000,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="try everything out in little time; the figures mean nothing")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-    write: Annotated[bool, typer.Option("--write", help="write docs/benchmarks.md")] = False,
+    write: Annotated[bool, typer.Option("--write", help=f"write docs/{_PAGE} and its charts")] = False,
+    into: Annotated[
+        Path | None, typer.Option(help="write the page into this directory instead, of whatever was measured")
+    ] = None,
 ) -> None:
-    """Time each hot operation beside its floor, by turns, and print medians and ratios."""
-    if only is not None and only not in SETTINGS:
-        raise typer.BadParameter(f"must be one of {', '.join(SETTINGS)}, not {only!r}", param_hint="--only")
-    chosen = SETTINGS if only is None else (only,)
-    console = Console(stderr=True)
-    results: list[Result] = []
-    versions: dict[str, str] = {}
-    cost: leases.LeaseCost | None = None
-    cached: cache.Cached | None = None
-    with Progress(console=console, transient=True) as bar:
+    """Measure us, the floor and our peers, by turns on the same servers, and print medians and ratios.
 
-        def stage(name: str, total: int = turns + max(20, turns // 10)) -> Callable[[], None]:
+    Exits with 1 when a section failed, with 130 after Ctrl-C; what was measured by then is printed all the same.
+    """
+    chosen = _chosen(only)
+    if write and (quick or chosen != list(NAMES)):
+        raise typer.BadParameter("takes a whole run: name a directory with --into instead", param_hint="--write")
+    if into is not None and not into.is_dir():
+        raise typer.BadParameter(f"{into} is not a directory", param_hint="--into")
+    console = Console(stderr=True)
+    if not peers():
+        console.print(f"without peers: {MISSING_PEERS}", highlight=False)
+    run = _Run()
+    _measure(run, chosen, console, _QUICK_TURNS if quick else number, quick=quick)
+    _show(run, as_json=as_json)
+    folder = into or (DOCS if write and not run.interrupted and not run.failed else None)
+    if folder is not None:
+        page.write(
+            folder / _PAGE, list(run.sections.values()), run.machine,
+            seconds=run.seconds, left_out=run.left_out, names=NAMES,
+        )  # fmt: skip
+    if run.interrupted:
+        console.print("stopped by Ctrl-C: above is what was measured by then", highlight=False)
+        raise typer.Exit(_INTERRUPTED)
+    if run.failed:
+        raise typer.Exit(1)
+
+
+def _chosen(only: Sequence[str] | None) -> list[str]:
+    """The sections to measure, in the order of the page."""
+    for name in only or ():
+        if name not in NAMES:
+            raise typer.BadParameter(f"must be one of {', '.join(NAMES)}, not {name!r}", param_hint="--only")
+    return [name for name in NAMES if not only or name in only]
+
+
+def _measure(run: _Run, chosen: Sequence[str], console: Console, turns: int, *, quick: bool) -> None:
+    """Measure section after section. One that fails is told of, and the next one goes on."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
+
+        def stage(name: str, total: int) -> Callable[[], None]:
             task = bar.add_task(name, total=total)
             return lambda: bar.advance(task)
 
-        if "postgresql" in chosen:
-            try:
-                versions["PostgreSQL"], hot = _measure_postgresql(turns, stage)
-                results += hot
-            except ServerUnavailable as reason:
-                console.print(f"PostgreSQL left out: {reason}")
-        if "cache" in chosen:
-            try:
-                cached = _measure_cache(turns, stage)
-            except ServerUnavailable as reason:
-                console.print(f"cache left out: {reason}")
-        if "leases" in chosen:
-            done = stage("leases", SECONDS)
-            cost = _on_postgres("leases", console, lambda url: leases.measure(url, LEASES, SECONDS, done))
-        sections = [one for name in chosen if name in _SECTIONS and (one := _SECTIONS[name](console, turns, stage))]
-        if "sqlite" in chosen:
-            results += _measure_sqlite(turns, stage)
-    if as_json:
-        measured = report.as_json(results, cost, cached) | {one.name: one.figures for one in sections}
-        sys.stdout.write(json.dumps(measured, indent=2) + "\n")
-    else:
-        report.show(results, cost, cached)
-        for section in sections:
-            Console().print(*section.tables, sep="\n")
-    if write:
-        page = [report.markdown(results, versions, turns, cost, cached), *(one.markdown for one in sections)]
-        REPORT.write_text("\n".join(page))
+        bench = Bench(stack, stage, turns=turns, quick=quick)
+        load = machine.load()
+        try:
+            for place, name in enumerate(chosen, 1):
+                began = time.monotonic()
+                _add(run, name, bench, console)
+                run.seconds[name] = time.monotonic() - began
+                for task in bar.task_ids:
+                    bar.remove_task(task)
+                console.print(f"{place} of {len(chosen)}: {name}, {run.seconds[name]:.0f} s", highlight=False)
+        except KeyboardInterrupt:
+            run.interrupted = True
+        run.machine = machine.describe(bench.folder, bench.versions, syncs=20 if quick else 200)
+        run.machine["settings"] = SETTINGS
+        run.machine["load"] = f"{load:.1f} processes at work in the minute before"
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of the page with figures of its own kind."""
-
-    name: str
-    figures: Any
-    tables: Sequence[Table]
-    markdown: str
-
-
-def _on_postgres(name: str, console: Console, measured: Callable[[str], T]) -> T | None:
-    """What comes of measuring on a database of its own; None where there is no server."""
+def _add(run: _Run, name: str, bench: Bench, console: Console) -> None:
     try:
-        with PostgresServer(find_postgres(18)) as server:
-            url = server.create_database(name)
-            migrate.upgrade(url)
-            return measured(url)
+        run.sections[name] = _SECTIONS[name](bench)
     except ServerUnavailable as reason:
-        console.print(f"{name} left out: {reason}")
-        return None
+        run.left_out[name] = str(reason)
+        console.print(f"{name} left out: {reason}", highlight=False)
+    except Exception as error:  # noqa: BLE001 - a quarter of an hour's figures are not lost for one section
+        run.left_out[name] = f"it failed: {type(error).__name__}"
+        run.failed.append(name)
+        console.print_exception()
 
 
-def _measure_postgresql(turns: int, stage: Callable[[str], Callable[[], None]]) -> tuple[str, list[Result]]:
-    """The server's version, and the hot calls on it."""
-    with PostgresServer(find_postgres(18)) as server:
-        url = server.create_database("benchmark")
-        migrate.upgrade(url)
-        results = postgresql.sync_results(url, turns, stage("PostgreSQL, sync"))
-        results += asyncio.run(postgresql.async_results(url, turns, stage("PostgreSQL, async")))
-        return server.version, results
-
-
-def _measure_sqlite(turns: int, stage: Callable[[str], Callable[[], None]]) -> list[Result]:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory)
-        results = sqlite.sync_results(path / "sync.db", turns, stage("SQLite, sync"))
-        return results + asyncio.run(sqlite.async_results(path / "async.db", turns, stage("SQLite, async")))
-
-
-def _dashboard(console: Console, _turns: int, stage: Stage) -> Section | None:
-    done = stage("dashboard", dashboard.PAGES)
-    found = _on_postgres("dashboard", console, lambda url: dashboard.measure(url, done))
-    if found is None:
-        return None
-    return Section("dashboard", asdict(found), list(dashboard.tables(found)), dashboard.markdown(found))
-
-
-def _http(console: Console, _turns: int, stage: Stage) -> Section | None:
-    done = stage("http", http.STAGES)
-    found = _on_postgres("http", console, lambda url: http.measure(url, done))
-    if found is None:
-        return None
-    return Section("http", [asdict(one) for one in found], [http.table(found)], http.markdown(found))
-
-
-def _row_security(console: Console, turns: int, stage: Stage) -> Section | None:
-    done = stage("row security", row_security.STAGES)
-    found = _on_postgres("secured", console, lambda url: row_security.measure(url, turns, done))
-    if found is None:
-        return None
-    table = report.table(found, ("off (µs)", "on (µs)"))
-    return Section("row_security", [asdict(one) for one in found], [table], row_security.markdown(found))
-
-
-_SECTIONS: dict[str, Callable[[Console, int, Stage], Section | None]] = {
-    "dashboard": _dashboard, "http": _http, "row-security": _row_security,
-}  # fmt: skip
-
-
-def _measure_cache(turns: int, stage: Callable[[str, int], Callable[[], None]]) -> cache.Cached:
-    with PostgresServer(find_postgres(18)) as server:
-        url = server.create_database("cached")
-        migrate.upgrade(url)
-        measured = cache.measure("PostgreSQL", url, turns, stage)
-    with tempfile.TemporaryDirectory() as directory:
-        url = f"sqlite:///{directory}/cached.db"
-        migrate.upgrade(url)
-        return measured + cache.measure("SQLite", url, turns, stage)
+def _show(run: _Run, *, as_json: bool) -> None:
+    measured = {name: value for section in run.sections.values() for name, value in section.asked.items()}
+    if as_json:
+        told: dict[str, Any] = {
+            "machine": run.machine,
+            "seconds": run.seconds,
+            "left_out": run.left_out,
+            "asked": {
+                name: {"what": ask.what, "bound": ask.asked(), "measured": measured.get(name)}
+                | {"holds": ask.holds(measured[name]) if name in measured else None}
+                for name, ask in asks.ASKS.items()
+            },
+            "sections": {name: section.figures for name, section in run.sections.items()},
+        }
+        json.dump(told, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_PIPE_WIDTH)
+    for section in run.sections.values():
+        for table in section.tables:
+            console.print(table)
+    console.print(asks.table(measured).rich())
+    for name, text in run.machine.items():
+        console.print(f"{name}: {text}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

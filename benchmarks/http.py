@@ -1,36 +1,31 @@
 """The HTTP API under concurrency beside a bare FastAPI application, by turns in one run, on PostgreSQL."""
 
 import asyncio
-import contextlib
 import json
-import os
-import socket
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final
 
-from rich.table import Table
-
+from benchmarks.bench import Bench, Section
+from benchmarks.grid import Grid
 from benchmarks.payload import SESSIONS, context
+from benchmarks.serving import free_port, lifecycle_serve, running
 from lifecycle import SessionManager
 
-AT_ONCE = 16  # connections that each send the next request when they have the answer
-TURNS = 6
-SLICE_SECONDS = 0.8
-STAGES = TURNS * 3
-ROOT = Path(__file__).resolve().parents[1]
-_START_SECONDS = 30
+AT_ONCE: Final = 16  # connections that each send the next request when they have the answer
+_TURNS: Final = 6
+_SLICE_SECONDS: Final = 0.8
+_KINDS: Final = 3  # of requests
 
-_HEAD = f"""## HTTP
+_HEAD: Final = """## HTTP
 
 The server as `lifecycle serve` starts it, its log of requests included, beside a bare FastAPI application with one
 hand-written statement for each route (`benchmarks/http_floor.py`), each a process of its own with as many connections
-to PostgreSQL. {AT_ONCE} connections send request after request, for {SLICE_SECONDS:g} s to the one and then to the other,
-{TURNS} times. The bare one checks neither what it is sent nor who sent it, and knows no conditions, leases or problems.
+to PostgreSQL. {at_once} connections send request after request, for {seconds:g} s to the one and then to the other,
+{turns} times. The bare one checks neither what it is sent nor who sent it, and knows no conditions, leases or problems.
 The clients and both servers share this machine's cores.
 """
 
@@ -64,19 +59,35 @@ class _Taken:
         return Load(statistics.median(self.rates), middle * 1000, most * 1000)
 
 
-def measure(url: str, progress: Callable[[], None]) -> list[Compared]:
-    """Requests per second (the median of the turns), and how long they took; `progress` once for each of `STAGES`."""
+def section(bench: Bench) -> Section:
+    """Requests per second (the median of the turns), and how long they took."""
+    turns, seconds = bench.pick(_TURNS, 1), bench.pick(_SLICE_SECONDS, 0.05)
+    with bench.postgresql("http") as url:
+        found = _measure(bench, url, turns, seconds)
+    grid = Grid(_COLUMNS, [_row(one) for one in found])
+    text = _HEAD.format(at_once=AT_ONCE, turns=turns, seconds=seconds)
+    return Section([asdict(one) for one in found], [grid.rich()], f"{text}\n{grid.markdown()}")
+
+
+def _measure(bench: Bench, url: str, turns: int, seconds: float) -> list[Compared]:
     with SessionManager.open(url) as manager:
         sides = [[f"{side}-{n:06}-6f1c-7bb0-a1d2" for n in range(SESSIONS)] for side in ("floor", "ours")]
         for session in (one for ids in sides for one in ids):
             manager.open_session(session, user_id="ann", title="A title", metadata={"n": 1}, context=context(0))
     bare, served = free_port(), free_port()
-    ours = [sys.executable, "-m", "lifecycle.cli", "--url", url, "serve", "--port", str(served)]
-    with running([sys.executable, "-m", "benchmarks.http_floor", url, str(bare)], bare), running(ours, served):
-        return asyncio.run(_compared(((bare, "", sides[0]), (served, "/api/v1", sides[1])), progress))
+    floor = [sys.executable, "-m", "benchmarks.http_floor", url, str(bare)]
+    servers = ((bare, "", sides[0]), (served, "/api/v1", sides[1]))
+    progress = bench.stage("http", turns * _KINDS)
+    with (
+        running(floor, bare, bench.folder / "floor.log"),
+        running(lifecycle_serve(url, served), served, bench.folder / "http.log"),
+    ):
+        return asyncio.run(_compared(servers, turns, seconds, progress))
 
 
-async def _compared(servers: Sequence[tuple[int, str, list[str]]], progress: Callable[[], None]) -> list[Compared]:
+async def _compared(
+    servers: Sequence[tuple[int, str, list[str]]], turns: int, seconds: float, progress: Callable[[], None]
+) -> list[Compared]:
     kinds: dict[str, Callable[[str, str, int], bytes]] = {
         "get a session": lambda prefix, session, _: _request("GET", f"{prefix}/sessions/{session}"),
         "save a state": lambda prefix, session, n: _request(
@@ -85,24 +96,24 @@ async def _compared(servers: Sequence[tuple[int, str, list[str]]], progress: Cal
         "list 20 sessions": lambda prefix, _, __: _request("GET", f"{prefix}/sessions"),
     }
     taken = {name: (_Taken(), _Taken()) for name in kinds}
-    for turn in range(-1, TURNS):
+    for turn in range(-1, turns):
         for name, made in kinds.items():
             # Who goes first changes, so that neither always meets the other's leavings.
             for side in (0, 1) if turn % 2 else (1, 0):
                 port, prefix, ids = servers[side]
-                spent = await _slice(port, [made(prefix, session, turn + 1) for session in ids])
+                spent = await _slice(port, seconds, [made(prefix, session, turn + 1) for session in ids])
                 if turn >= 0:
-                    taken[name][side].rates.append(len(spent) / SLICE_SECONDS)
+                    taken[name][side].rates.append(len(spent) / seconds)
                     taken[name][side].seconds += spent
             if turn >= 0:
                 progress()
     return [Compared(name, *(side.load() for side in both)) for name, both in taken.items()]
 
 
-async def _slice(port: int, requests: list[bytes]) -> list[float]:
+async def _slice(port: int, seconds: float, requests: list[bytes]) -> list[float]:
     """How long each request took of those that were answered in a slice of time."""
     spent: list[float] = []
-    end = time.perf_counter() + SLICE_SECONDS
+    end = time.perf_counter() + seconds
 
     async def send(first: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -129,36 +140,20 @@ def _request(method: str, path: str, body: bytes = b"") -> bytes:
     return head.encode() + b"\r\n" + body
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+_COLUMNS: Final = (
+    "request",
+    "bare (1/s)",
+    "lifecycle (1/s)",
+    "ratio",
+    "bare p99 (ms)",
+    "lifecycle p99 (ms)",
+    "ratio of p99",
+)
 
 
-@contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[None]:
-    """A server that accepts connections; it is ended in the end."""
-    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + _START_SECONDS
-        while True:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert process.poll() is None, f"{command} ended"
-            assert time.monotonic() < end, f"{command} does not answer"
-            time.sleep(0.05)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-_COLUMNS = ("bare (1/s)", "lifecycle (1/s)", "ratio", "bare p99 (ms)", "lifecycle p99 (ms)", "ratio of p99")
-
-
-def _figures(one: Compared) -> list[str]:
+def _row(one: Compared) -> list[str]:
     return [
+        one.name,
         f"{one.floor.per_second:,.0f}",
         f"{one.ours.per_second:,.0f}",
         f"{one.ours.per_second / one.floor.per_second:.2f}",
@@ -166,20 +161,3 @@ def _figures(one: Compared) -> list[str]:
         f"{one.ours.p99_ms:.1f}",
         f"{one.ours.p99_ms / one.floor.p99_ms:.2f}",
     ]
-
-
-def table(compared: Sequence[Compared]) -> Table:
-    """Requests per second and the slowest of a hundred."""
-    shown = Table("request", *_COLUMNS)
-    for column in shown.columns[1:]:
-        column.justify = "right"
-    for one in compared:
-        shown.add_row(one.name, *_figures(one))
-    return shown
-
-
-def markdown(compared: Sequence[Compared]) -> str:
-    """The section of the page."""
-    lines = [_HEAD, f"| request | {' | '.join(_COLUMNS)} |", "|---|" + "---:|" * len(_COLUMNS)]
-    lines += [f"| {one.name} | {' | '.join(_figures(one))} |" for one in compared]
-    return "\n".join(lines) + "\n"

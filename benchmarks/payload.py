@@ -8,6 +8,7 @@ CONTEXT: dict[str, Any] = {"goal": "replay", "variables": {f"name{i}": f"value {
 CONTEXT_TEXT = json.dumps(CONTEXT, ensure_ascii=False, separators=(",", ":"))
 CONTENT = "The quick brown fox jumps over the lazy dog. " * 4 + "And sleeps then."
 BATCH = 10
+PAGE = 20
 
 
 def context(turn: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Each hot operation on PostgreSQL, sync and async, beside one hand-written statement on a raw connection."""
+"""The hot operations on PostgreSQL, beside one hand-written statement each on a raw connection."""
 
 import itertools
 import uuid
@@ -7,68 +7,90 @@ from typing import Any
 import psycopg
 
 from benchmarks import floor_postgresql as floor
-from benchmarks.measure import AsyncPair, Pair, Progress, Result, compare, compare_async
-from benchmarks.ours import our_calls, sessions
-from benchmarks.payload import BATCH, CONTENT, SESSIONS, context
+from benchmarks.measure import AsyncPair, Pair, Progress, Result, compare, compare_async, warming
+from benchmarks.ours import NAMES, our_calls
+from benchmarks.payload import BATCH, CONTENT, PAGE, context
+from benchmarks.stores.store import TEXT
+from benchmarks.supply import HOLDER, TTL, Supply, supplies
 from lifecycle import AsyncSessionManager, SessionManager
 
 _numbers = itertools.count()
-
-
-def _name(prefix: str) -> str:
-    return f"{prefix}-{next(_numbers):012}-6f1c-7bb0-a1d2"
 
 
 def _names(n: int) -> list[str]:
     return [str(uuid.uuid4()) for _ in range(n)]
 
 
-def _as_it_is(row: Any) -> Any:
-    return row
-
-
-def _floor_calls(run: Any, ids: list[str]) -> dict[str, Any]:
-    """`run` takes a statement, its parameters, and what is done with the row."""
-
-    def of(turn: int) -> str:
-        return ids[turn % SESSIONS]
-
-    return {
-        "create_session": lambda _: run(*floor.create(_name("c")), _as_it_is),
-        "get_session": lambda i: run(floor.GET, {"id": of(i)}, floor.read_session),
-        "save_state": lambda i: run(*floor.save(of(i), i, context(i)), _as_it_is),
-        "load_state": lambda i: run(floor.LOAD, {"id": of(i)}, floor.read_state),
-        "add_message": lambda i: run(*floor.add(of(i), str(uuid.uuid4()), CONTENT), _as_it_is),
-        f"add_messages ({BATCH})": lambda i: run(*floor.add_many(of(i), _names(BATCH), CONTENT), _as_it_is),
-        "suspend_session": lambda i: run(*floor.move(of(i), "suspend"), _as_it_is),
-        "resume_session": lambda i: run(*floor.move(of(i), "resume"), _as_it_is),
-        "touch_session": lambda i: run(floor.TOUCH, {"id": of(i)}, _as_it_is),
+def _floor_calls(run: Any, supply: Supply) -> dict[str, Any]:
+    """`run` takes a statement, its parameters, and what is done with its rows."""
+    leases = supply.leases
+    beats = {
+        "ids": [lease.session_id for lease in leases],
+        "epochs": [lease.epoch for lease in leases],
+        "ttls": [TTL] * len(leases),
+        "holder": HOLDER,
     }
+    claim = {"kind": supply.kind, "holder": HOLDER, "ttl": TTL}
+
+    def add(turn: int) -> Any:
+        return run(*floor.add(supply.of(turn), str(uuid.uuid4()), TEXT), len)
+
+    def beat(turn: int) -> Any:
+        lease = supply.lease(turn)
+        values = {"id": lease.session_id, "epoch": lease.epoch, "ttl": TTL, "holder": HOLDER}
+        return run(floor.BEAT, values, len)
+
+    calls = (
+        lambda _: run(*floor.create(f"c-{next(_numbers):012}-6f1c-7bb0-a1d2"), len),
+        lambda i: run(floor.GET, {"id": supply.of(i)}, floor.read_session),
+        lambda i: run(*floor.save(supply.of(i), i, context(i)), len),
+        lambda i: run(floor.LOAD, {"id": supply.of(i)}, floor.read_state),
+        # Whatever way we store a turn in, the least that has to be written is a row and the session's own.
+        add,
+        add,
+        lambda i: run(*floor.add(supply.of(i), str(uuid.uuid4()), CONTENT), len),
+        lambda i: run(*floor.add_many(supply.of(i), _names(BATCH), CONTENT), len),
+        lambda i: run(floor.MESSAGES, {"id": supply.to_read(i), "limit": PAGE}, floor.read_messages),
+        lambda i: run(*floor.move(supply.of(i), "suspend"), len),
+        lambda i: run(*floor.move(supply.of(i), "resume"), len),
+        lambda i: run(floor.TOUCH, {"id": supply.of(i)}, len),
+        beat,
+        lambda _: run(floor.BEATS, beats, len),
+        lambda _: run(floor.CLAIM, claim, floor.read_session),
+    )
+    return dict(zip(NAMES, calls, strict=True))
 
 
-def sync_results(url: str, turns: int, progress: Progress) -> list[Result]:
+def sync_results(url: str, turns: int, progress: Progress, until: float) -> list[Result]:
     """The sync manager beside a sync connection."""
-    with SessionManager.open(url) as manager, psycopg.connect(url, autocommit=True) as raw:
+    with (
+        supplies(url, "sync", turns + warming(turns)) as (theirs, ours),
+        SessionManager.open(url) as manager,
+        psycopg.connect(url, autocommit=True) as raw,
+    ):
 
         def run(statement: str, parameters: dict[str, Any], read: Any) -> Any:
-            return read(raw.execute(statement, parameters, prepare=True).fetchone())
+            return _told(read(raw.execute(statement, parameters, prepare=True).fetchall()))
 
-        theirs, ours = sessions(manager, "sync-floor"), sessions(manager, "sync-ours")
         calls = our_calls(manager, ours)
         pairs = [Pair(name, call, calls[name]) for name, call in _floor_calls(run, theirs).items()]
-        return compare("PostgreSQL, sync", pairs, turns, progress)
+        return compare("PostgreSQL, sync", pairs, turns, progress, until)
 
 
-async def async_results(url: str, turns: int, progress: Progress) -> list[Result]:
+async def async_results(url: str, turns: int, progress: Progress, until: float) -> list[Result]:
     """The async manager beside an async connection."""
-    with SessionManager.open(url) as setter:
-        theirs, ours = sessions(setter, "async-floor"), sessions(setter, "async-ours")
     raw = await psycopg.AsyncConnection.connect(url, autocommit=True)
-    async with AsyncSessionManager.open(url) as manager, raw:
+    with supplies(url, "async", turns + warming(turns)) as (theirs, ours):
+        async with AsyncSessionManager.open(url) as manager, raw:
 
-        async def run(statement: str, parameters: dict[str, Any], read: Any) -> Any:
-            return read(await (await raw.execute(statement, parameters, prepare=True)).fetchone())
+            async def run(statement: str, parameters: dict[str, Any], read: Any) -> Any:
+                return _told(read(await (await raw.execute(statement, parameters, prepare=True)).fetchall()))
 
-        calls = our_calls(manager, ours)
-        pairs = [AsyncPair(name, call, calls[name]) for name, call in _floor_calls(run, theirs).items()]
-        return await compare_async("PostgreSQL, async", pairs, turns, progress)
+            calls = our_calls(manager, ours)
+            pairs = [AsyncPair(name, call, calls[name]) for name, call in _floor_calls(run, theirs).items()]
+            return await compare_async("PostgreSQL, async", pairs, turns, progress, until)
+
+
+def _told(answer: Any) -> Any:
+    assert answer, "the statement did nothing"
+    return answer

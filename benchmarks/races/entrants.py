@@ -66,7 +66,30 @@ ENTRANTS = (
         ("langgraph-checkpoint-postgres", "langgraph-checkpoint"),
     ),
     Entrant(
+        "langgraph",
+        "LangGraph",
+        "LifecycleSaver, lease",
+        "benchmarks.races.store_lifecycle_langgraph:LifecycleLangGraph",
+        ("langgraph-checkpoint", *_OURS),
+        guarded=True,
+    ),
+    Entrant(
         "adk", "Google ADK", "DatabaseSessionService", "benchmarks.races.store_adk:Adk", ("google-adk", "asyncpg", "greenlet")
+    ),
+    Entrant(
+        "adk", "Google ADK", "SqliteSessionService", "benchmarks.races.store_adk_sqlite:AdkSqlite", ("google-adk", "aiosqlite")
+    ),
+    Entrant(
+        "adk", "Google ADK", "LifecycleSessionService", "benchmarks.races.store_lifecycle_adk:LifecycleAdk",
+        ("google-adk", *_OURS), guarded=True,
+    ),
+    Entrant(
+        "openai", "OpenAI Agents", "SQLAlchemySession", "benchmarks.races.store_openai:OpenAI",
+        ("openai-agents", "asyncpg", "greenlet"),
+    ),
+    Entrant(
+        "openai", "OpenAI Agents", "LifecycleSession, lease", "benchmarks.races.store_openai:LifecycleOpenAI",
+        ("openai-agents", *_OURS), guarded=True,
     ),
 )  # fmt: skip
 KEYS = tuple(dict.fromkeys(entrant.key for entrant in ENTRANTS))

@@ -13,7 +13,7 @@ servers read one version and both write on it. Does the store let the stale writ
 `make races` runs the races below and writes this page: {rounds} rounds of each, every round on a session of its own,
 each store in a database of its own on one private PostgreSQL server. The peers are installed into `.venv-peers`, in the
 versions of `benchmarks/peers-requirements.txt`. In that environment, `python -m benchmarks.races` takes `--rounds`,
-`--seed`, `--only lifecycle|langgraph|adk` and `--json`; without the peers, Lifecycle still runs. It exits with 1 when a
+`--seed`, `--only lifecycle|langgraph|adk|openai` and `--json`; without the peers, Lifecycle still runs. It exits with 1 when a
 guarded use of Lifecycle accepts a stale write. What is counted are decisions, not times: they do not depend on the
 machine.
 """
@@ -35,6 +35,12 @@ told is done. It is counted as accepted when the store acknowledged it.
   how LangGraph's server queues the runs of a thread in front of it is not.
 - **Google ADK, DatabaseSessionService**: `get_session`, then `append_event` of an event with a change of state to that
   object, as its runner does. It compares the object's revision with the stored one in a transaction that locks the row.
+- **Google ADK, SqliteSessionService**: the same, on a file beside the server. It compares two times before it writes.
+- **Google ADK, LifecycleSessionService**: the same, with [the adapter](adapters.md). The database compares versions.
+- **OpenAI Agents, SQLAlchemySession**: `get_items`, then `add_items` of one item, as its runner does. Nothing that is
+  added replaces anything, so that no write is lost here; a stale one is an answer to a conversation that has gone on.
+- **OpenAI Agents, LifecycleSession, lease**: the same, with [the adapter](adapters.md), under a lease that is taken before
+  the items are read.
 """
 
 _PAUSED = """The holder has read the state and is stopped with SIGSTOP. Another process takes over, reads, and writes

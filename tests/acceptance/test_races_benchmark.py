@@ -76,6 +76,19 @@ def test_the_races_are_ones_that_can_be_lost(printed: Any) -> None:
         assert result["lost"] == ROUNDS
 
 
+def test_a_fenced_graph_refuses_every_stale_write(printed: Any) -> None:
+    """LangGraph's checkpoints under a lease: none is accepted that was computed from an old state."""
+    results = [result for result in printed["results"] if result["use"] == "LifecycleSaver, lease"]
+    if not results:
+        pytest.skip("langgraph-checkpoint is not installed")
+    assert {result["race"] for result in results} == set(RACES)
+    for result in results:
+        assert result["guarded"]
+        assert (result["stale"], result["lost"], result["misled"], result["forked"]) == (0, 0, 0, 0)
+        rightful = ROUNDS if result["race"] == "two servers" else 0
+        assert (result["writes"], result["accepted"]) == (RACES[result["race"]], rightful)
+
+
 def test_only_a_lease_keeps_a_former_holder_out_for_good(printed: Any) -> None:
     """Who reads anew may write under expected_version, at the cost of the successor; under a lease it may not."""
     results = ours(printed, "expected_version", "lease")
@@ -83,6 +96,17 @@ def test_only_a_lease_keeps_a_former_holder_out_for_good(printed: Any) -> None:
     assert (versioned["again"], versioned["again_accepted"], versioned["successor_refused"]) == (ROUNDS,) * 3
     assert (leased["again"], leased["again_accepted"], leased["successor_refused"]) == (ROUNDS, 0, 0)
     assert leased["again_refused"] == {"SessionBusy": ROUNDS}
+
+
+def test_adapters_refuse_stale_writes(printed: Any) -> None:
+    """Where the frameworks are installed: none is accepted through the adapters, and none that was acknowledged is lost."""
+    uses = ("LifecycleSessionService", "LifecycleSession, lease")
+    results = [result for result in printed["results"] if result["use"] in uses]
+    if not results:
+        pytest.skip("; ".join(one["why"] for one in printed["missing"] if one["use"] in uses))
+    for result in results:
+        assert result["guarded"]
+        assert (result["stale"], result["lost"], result["misled"]) == (0, 0, 0), result
 
 
 def test_the_json_has_every_store(printed: Any) -> None:
@@ -101,13 +125,18 @@ def test_the_json_has_every_store(printed: Any) -> None:
         ("Lifecycle", "lease"),
         ("Lifecycle", "neither"),
         ("LangGraph", "PostgresSaver"),
+        ("LangGraph", "LifecycleSaver, lease"),
         ("Google ADK", "DatabaseSessionService"),
+        ("Google ADK", "SqliteSessionService"),
+        ("Google ADK", "LifecycleSessionService"),
+        ("OpenAI Agents", "SQLAlchemySession"),
+        ("OpenAI Agents", "LifecycleSession, lease"),
     }
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [(["--only", "redis"], "lifecycle, langgraph, adk"), (["--rounds", "0"], "--rounds"),
+    [(["--only", "redis"], "lifecycle, langgraph, adk, openai"), (["--rounds", "0"], "--rounds"),
      (["--write", "--only", "adk"], "--write")],
 )  # fmt: skip
 def test_misuse_is_told_before_anything_runs(options: list[str], named: str) -> None:

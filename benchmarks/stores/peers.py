@@ -12,20 +12,18 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from benchmarks.turns.store import TEXT, Store
-
-_CONNECTIONS = 16
+from benchmarks.stores.store import CONNECTIONS, TEXT, Store
 
 
 class LangGraph(Store):
     """`AsyncPostgresSaver` on a pool; a thread whose one channel holds the messages."""
 
-    name = "LangGraph AsyncPostgresSaver"
+    name = "LangGraph"
 
     async def open(self, url: str) -> None:
         """Open the pool."""
         more = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-        self._pool: Any = AsyncConnectionPool(url, max_size=_CONNECTIONS, kwargs=more, open=False)
+        self._pool: Any = AsyncConnectionPool(url, max_size=CONNECTIONS, kwargs=more, open=False)
         await self._pool.open()
         self._saver = AsyncPostgresSaver(self._pool)
         await self._saver.setup()
@@ -36,14 +34,14 @@ class LangGraph(Store):
         config = {"configurable": {"thread_id": session, "checkpoint_ns": ""}}
         await self._put(session, config, empty_checkpoint(), [])
 
-    async def turn(self, session: str, number: int) -> None:
+    async def turn(self, session: str, number: int, text: str = TEXT) -> None:
         """Put the next checkpoint, its list longer by one."""
         del number
         config, checkpoint = self._latest[session]
-        await self._put(session, config, checkpoint, [*checkpoint["channel_values"]["messages"], TEXT])
+        await self._put(session, config, checkpoint, [*checkpoint["channel_values"]["messages"], text])
 
-    async def count(self, session: str) -> int:
-        """The length of the latest checkpoint's list."""
+    async def load(self, session: str) -> int:
+        """Read the latest checkpoint."""
         found: Any = await self._saver.aget_tuple({"configurable": {"thread_id": session}})
         return len(found.checkpoint["channel_values"]["messages"])
 
@@ -63,13 +61,11 @@ class LangGraph(Store):
 class OpenAI(Store):
     """`SQLAlchemySession` on asyncpg."""
 
-    name = "OpenAI Agents SQLAlchemySession"
+    name = "OpenAI Agents"
 
     async def open(self, url: str) -> None:
         """Make the engine."""
-        self._engine = create_async_engine(
-            url.replace("postgresql://", "postgresql+asyncpg://", 1), pool_size=_CONNECTIONS
-        )
+        self._engine = create_async_engine(with_asyncpg(url), pool_size=CONNECTIONS)
         self._sessions: dict[str, SQLAlchemySession] = {}
 
     async def create(self, session: str) -> None:
@@ -78,13 +74,13 @@ class OpenAI(Store):
         self._sessions[session] = made
         await made.get_items(limit=1)
 
-    async def turn(self, session: str, number: int) -> None:
+    async def turn(self, session: str, number: int, text: str = TEXT) -> None:
         """Add an item."""
         del number
-        await self._sessions[session].add_items([{"role": "assistant", "content": TEXT}])
+        await self._sessions[session].add_items([{"role": "assistant", "content": text}])
 
-    async def count(self, session: str) -> int:
-        """Count the items."""
+    async def load(self, session: str) -> int:
+        """Read the items."""
         return len(await self._sessions[session].get_items())
 
     async def close(self) -> None:
@@ -95,13 +91,11 @@ class OpenAI(Store):
 class Adk(Store):
     """`DatabaseSessionService` on asyncpg."""
 
-    name = "Google ADK DatabaseSessionService"
+    name = "Google ADK"
 
     async def open(self, url: str) -> None:
         """Make the service."""
-        self._service = DatabaseSessionService(
-            url.replace("postgresql://", "postgresql+asyncpg://", 1), pool_size=_CONNECTIONS
-        )
+        self._service = DatabaseSessionService(with_asyncpg(url), pool_size=CONNECTIONS)
         await self._service.list_sessions(app_name="turns")
         self._sessions: dict[str, Any] = {}
 
@@ -111,14 +105,14 @@ class Adk(Store):
             app_name="turns", user_id="ada", session_id=session
         )
 
-    async def turn(self, session: str, number: int) -> None:
+    async def turn(self, session: str, number: int, text: str = TEXT) -> None:
         """Append an event."""
-        content = types.Content(role="model", parts=[types.Part(text=TEXT)])
+        content = types.Content(role="model", parts=[types.Part(text=text)])
         event = Event(invocation_id=str(number), author="agent", content=content)
         await self._service.append_event(self._sessions[session], event)
 
-    async def count(self, session: str) -> int:
-        """Count the events."""
+    async def load(self, session: str) -> int:
+        """Read the session with its events."""
         found = await self._service.get_session(app_name="turns", user_id="ada", session_id=session)
         assert found is not None
         return len(found.events)
@@ -126,3 +120,8 @@ class Adk(Store):
     async def close(self) -> None:
         """Close the engine."""
         await self._service.close()
+
+
+def with_asyncpg(url: str) -> str:
+    """The URL as SQLAlchemy wants it for asyncpg."""
+    return url.replace("postgresql://", "postgresql+asyncpg://", 1)

@@ -1,1 +1,0 @@
-"""How many turns a second each store saves with many callers at once: `python -m benchmarks.turns`."""
