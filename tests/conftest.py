@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -305,6 +306,9 @@ def _refuse(_request: str, statement: Any) -> None:
 
 
 _classes: dict[Any, str] = {}
+
+# Clients of HTTP read the certificates of all authorities when they are made, and ours speak to loopback only.
+os.environ["SSL_CERT_DIR"] = tempfile.gettempdir()
 
 
 def distribute(url: str) -> None:

@@ -392,7 +392,9 @@ class MariaDBServer(_Server):
                 self.execute(f"KILL CONNECTION {connection}")
 
     def _connect(self) -> "pymysql.Connection[pymysql.cursors.Cursor]":
-        return pymysql.connect(unix_socket=str(self.socket), user="root", autocommit=True, connect_timeout=5)
+        return pymysql.connect(
+            unix_socket=str(self.socket), user="root", autocommit=True, connect_timeout=5, ssl_disabled=True
+        )
 
     def _initialize(self) -> None:
         command = [
