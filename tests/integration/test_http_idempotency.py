@@ -303,7 +303,8 @@ def waits(url: str) -> Callable[[], bool]:
     asked = (
         "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
         if url.startswith("postgresql")
-        else "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+        else "SELECT variable_value > 0 FROM information_schema.global_status"
+        " WHERE variable_name = 'INNODB_ROW_LOCK_CURRENT_WAITS'"  # innodb_trx stands still while it is asked often
     )
 
     def look() -> bool:
