@@ -29,7 +29,7 @@ PAST = datetime.now(UTC) - timedelta(days=400)
 HEAD = """# The statements that are sent on Citus
 
 Written by `LIFECYCLE_WRITE_STATEMENTS=1 pytest tests/integration/test_citus_statements.py`, which otherwise fails where
-this list is not what is sent. Each statement once, under the requests (`lifecycle/operations/requests.py`) it serves.
+this list is not what is sent. Each statement once, under the requests (`lifecycle/operations/requests`) it serves.
 
 | class | what it is |
 |---|---|

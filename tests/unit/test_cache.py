@@ -138,7 +138,7 @@ def every_request() -> set[type[r.Request]]:
     while left:
         for kind in left.pop().__subclasses__():
             left.append(kind)
-            if kind.__module__ == r.__name__:
+            if kind.__module__.startswith(r.__name__):
                 found.add(kind)
     return found - {r.OfSession, r.Due}
 
