@@ -25,7 +25,7 @@ from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes.citus_catalog import Layout
 from lifecycle.recipes.citus_halving import joined
 from lifecycle.recipes.lists import TimeLimit
-from lifecycle.recipes.statement import Call, Many, Several
+from lifecycle.recipes.statement import NOT_ENOUGH, Call, Many, Several, Single
 from lifecycle.settings import DatabaseSettings
 
 
@@ -85,11 +85,7 @@ class PostgresDriver(Stepper):
         meeting = self._meeting()
         single = meeting.singles.get(type(request))
         if single is not None:
-            statement = prepared(single.statement(request))
-            work = request, statement, statement.values(single.bind(request))
-            grouped = type(request) in meeting.grouped
-            lane = self._lanes[hash(request.session_id) % len(self._lanes)] if grouped else None
-            return single.read(request, self._execute(*work) if lane is None else lane.run(work))
+            return self._single(single, request, grouped=type(request) in meeting.grouped)
         for attempt in range(ATTEMPTS):
             try:
                 return self._piped(meeting, request) or self._transaction(meeting, request)
@@ -147,6 +143,17 @@ class PostgresDriver(Stepper):
             return self._answer(asked)
         except side_by_side.OUTCOMES as error:
             return side_by_side.outcome(asked, error)
+
+    def _single(self, single: Single, request: Any, *, grouped: bool) -> Any:
+        lane = self._lanes[hash(request.session_id) % len(self._lanes)] if grouped else None
+        values, answer = single.bind(request), NOT_ENOUGH
+        for shape in single.tries(request):
+            statement = prepared(shape)
+            work = request, statement, statement.values(values)
+            answer = single.read(request, self._execute(*work) if lane is None else lane.run(work))
+            if answer is not NOT_ENOUGH:
+                break
+        return answer
 
     def _execute(self, request: Any, statement: Prepared, values: list[bytes | None]) -> Rows:
         for last in (not is_read(request), True):

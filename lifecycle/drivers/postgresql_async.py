@@ -26,7 +26,7 @@ from lifecycle.operations.typing import Steps, T
 from lifecycle.recipes.citus_catalog import Layout
 from lifecycle.recipes.citus_halving import joined
 from lifecycle.recipes.lists import TimeLimit
-from lifecycle.recipes.statement import Call, Many, Several
+from lifecycle.recipes.statement import NOT_ENOUGH, Call, Many, Several
 from lifecycle.settings import DatabaseSettings
 
 
@@ -90,9 +90,14 @@ class AsyncPostgresDriver(Stepper):
         meeting = await self._meeting()
         single = meeting.singles.get(type(request))
         if single is not None:
-            statement = prepared(single.statement(request))
             run = self._group.run if type(request) in meeting.grouped else self._execute
-            return single.read(request, await run(request, statement, statement.values(single.bind(request))))
+            values, answer = single.bind(request), NOT_ENOUGH
+            for shape in single.tries(request):
+                statement = prepared(shape)
+                answer = single.read(request, await run(request, statement, statement.values(values)))
+                if answer is not NOT_ENOUGH:
+                    break
+            return answer
         for attempt in range(ATTEMPTS):
             try:
                 return await self._piped(meeting, request) or await self._transaction(meeting, request)

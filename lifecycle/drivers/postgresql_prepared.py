@@ -15,7 +15,7 @@ from psycopg.abc import PQGen
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.generators import execute
-from psycopg.pq import ExecStatus, Format
+from psycopg.pq import ConnStatus, ExecStatus, Format
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from lifecycle.drivers import postgresql_batch, postgresql_scope
@@ -151,17 +151,21 @@ class _Preparing:
         return self.rows(statement, b"", result)
 
     def _first(self, statement: Prepared, values: list[bytes | None]) -> PQGen[Rows]:
-        """Prepare the statement, then run it."""
-        name = self.next_name()
-        self.pgconn.send_prepare(name, statement.text)
-        (result,) = yield from execute(self.pgconn)
-        if result.status == _FAILED:
-            raise error_from_result(result)
-        self.pgconn.send_query_prepared(name, values, result_format=_BINARY)
-        (result,) = yield from execute(self.pgconn)
-        if result.status != _ROWS:
-            raise error_from_result(result)
-        return self.rows(statement, name, result)
+        """Prepare the statement and run it, in one round trip."""
+        name, pgconn = self.next_name(), self.pgconn
+        pgconn.enter_pipeline_mode()
+        try:
+            pgconn.send_prepare(name, statement.text)
+            pgconn.send_query_prepared(name, values, result_format=_BINARY)
+            pgconn.pipeline_sync()
+            results = yield from postgresql_batch.communicate(pgconn)
+        finally:
+            if pgconn.status == ConnStatus.OK:
+                pgconn.exit_pipeline_mode()
+        failed = next((one for one in results if one.status == _FAILED), None)
+        if failed is not None:
+            raise error_from_result(failed)
+        return self.rows(statement, name, results[-1])
 
 
 class PreparedConnection(_Preparing, psycopg.Connection[Any]):

@@ -16,6 +16,7 @@ from lifecycle.recipes import (
     postgresql_importing,
     postgresql_leases,
     postgresql_lists,
+    postgresql_loading,
     postgresql_saving,
     postgresql_together,
     samples,
@@ -140,6 +141,7 @@ SINGLES: dict[str, dict[type[r.Request], Single]] = {
     "postgresql": {
         **postgresql.SINGLES,
         **postgresql_saving.SINGLES,
+        **postgresql_loading.SINGLES,
         **postgresql_leases.SINGLES,
         **postgresql_graphs.SINGLES,
         **postgresql_together.SINGLES,

@@ -16,7 +16,7 @@ from lifecycle.recipes import (
     citus_sweeps,
     citus_watching,
     keyed,
-    postgresql_saving,
+    postgresql_loading,
     watching,
 )
 from lifecycle.recipes.citus_coordinator import on_coordinator, single
@@ -50,7 +50,7 @@ SINGLES: dict[type[r.Request], Single] = {
     for kind, one in {
         **keyed.READS,
         **keys.READS,
-        r.LoadState: postgresql_saving.SINGLES[r.LoadState],
+        r.LoadState: postgresql_loading.SINGLES[r.LoadState],
         r.StartWatch: watching.SINGLES[r.StartWatch],
         r.AcquireLease: LEASES[r.AcquireLease],
         r.ReleaseLease: LEASES[r.ReleaseLease],

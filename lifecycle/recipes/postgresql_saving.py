@@ -1,4 +1,4 @@
-"""Saving and loading a state on PostgreSQL: one statement each, however long the conversation is.
+"""Saving a state on PostgreSQL: one statement, however long the conversation is.
 
 A save of a whole conversation goes by what is stored: by the digests the statement sees where the two part, close to the
 end at most, and stores what is behind that. What it sees is of the snapshot in which it began; a session's row that was
@@ -12,22 +12,20 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
-from lifecycle import states
 from lifecycle.entries import DIGEST_CHARS, MOST_RUNS
 from lifecycle.models import tables as t
 from lifecycle.models.types import now
 from lifecycle.operations import requests as r
 from lifecycle.recipes import postgresql_chunks as chunks
-from lifecycle.recipes.keyed import first
 from lifecycle.recipes.portable.base import bound, is_in, key, of_key, p
 from lifecycle.recipes.postgresql import ACTIVE_NOW, CHANGED_NOW, SHOWN, allowed, fence
 from lifecycle.recipes.postgresql_chunks import ONE
+from lifecycle.recipes.postgresql_loading import in_order
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c
 E = t.entries.c
 _NONE: Any = sa.literal_column("''", sa.Text())
-_COMMA: Any = sa.literal_column("','", sa.Text())
 _CHARS: Any = sa.literal_column(str(DIGEST_CHARS), sa.BigInteger())
 _ZERO: Any = sa.literal_column("0", sa.BigInteger())
 _EMPTY: Any = sa.cast(sa.literal_column("'[]'"), JSONB)
@@ -35,117 +33,6 @@ _RUNS: Any = sa.literal_column(str(MOST_RUNS))
 # So many entries at the end may fall out of a conversation in one statement.
 _FEW: Any = sa.literal_column("16", sa.BigInteger())
 _COUNT: Any = sa.cast(p("entries"), sa.BigInteger())
-
-
-def _runs(holder: Any) -> Any:
-    """The runs of a conversation as rows: the first and the last number of each, and its place."""
-    last = sa.func.jsonb_build_array(sa.func.jsonb_build_array(holder.c.entries_from, holder.c.next_entry - ONE))
-    before = sa.func.coalesce(sa.cast(holder.c.entries_before, JSONB), _EMPTY)
-    runs = sa.func.jsonb_array_elements(before.op("||")(last)).table_valued(
-        sa.column("run", JSONB), with_ordinality="place", name="runs"
-    ).render_derived()  # fmt: skip
-
-    def end(which: str) -> Any:
-        return sa.cast(runs.c.run.op("->>")(sa.literal_column(which)), sa.BigInteger())
-
-    return sa.select(runs.c.place, end("0").label("first"), end("1").label("last")).correlate(holder).subquery("spans")
-
-
-def _in_order(holder: Any, column: Any, between: Any) -> tuple[Any, Any]:
-    """The texts of a conversation's entries as one, and whether all of them are there."""
-    spans = _runs(holder)
-    found = (
-        sa.select(
-            sa.func.count().label("n"), sa.func.string_agg(column, between).aggregate_order_by(E.number).label("text")
-        )
-        .where(of_key(t.entries), E.number >= spans.c.first, E.number <= spans.c.last)
-        .correlate(spans)
-        .lateral("found")
-    )
-    text = sa.func.string_agg(found.c.text, between).aggregate_order_by(spans.c.place)
-    length = sa.func.greatest(spans.c.last - spans.c.first + ONE, sa.literal_column("0", sa.BigInteger()))
-    chosen = sa.select(
-        sa.func.coalesce(text, _NONE).label("text"), (sa.func.sum(found.c.n) == sa.func.sum(length)).label("complete")
-    )
-    joined = chosen.select_from(spans.join(found, sa.true())).correlate(holder)
-    return joined, found
-
-
-def _conversation(holder: Any) -> Any:
-    """The text of a conversation: NULL for none, and empty where an entry is missing."""
-    simple = sa.select(
-        sa.case(
-            (
-                sa.func.count() == holder.c.next_entry - holder.c.entries_from,
-                sa.func.concat(
-                    sa.literal_column("'['"),
-                    sa.func.string_agg(E.content, _COMMA).aggregate_order_by(E.number),
-                    sa.literal_column("']'"),
-                ),
-            ),
-            else_=_NONE,
-        )
-    ).where(of_key(t.entries), E.number >= holder.c.entries_from, E.number < holder.c.next_entry)
-    whole, _ = _in_order(holder, E.content, _COMMA)
-    parts = whole.subquery("parts")
-    several = sa.select(
-        sa.case(
-            (parts.c.complete, sa.func.concat(sa.literal_column("'['"), parts.c.text, sa.literal_column("']'"))),
-            else_=_NONE,
-        )
-    )
-    return sa.case(
-        (holder.c.entries_from.is_(None), sa.null()),
-        (holder.c.entries_before.is_(None), simple.correlate(holder).scalar_subquery()),
-        else_=several.correlate(holder).scalar_subquery(),
-    )
-
-
-def _document(holder: Any, name: str) -> Any:
-    """The text of a document, put together where it is in pieces; empty where one is missing."""
-    listed = sa.func.jsonb_array_elements_text(sa.cast(holder.c[f"{name}_pieces"], JSONB)).table_valued(
-        sa.column("piece", sa.Text()), with_ordinality="place", name=f"{name}_parts"
-    ).render_derived()  # fmt: skip
-    V = t.values.alias(f"{name}_values").c  # noqa: N806 - as for the other tables
-    kept = listed.c.place % sa.literal_column("2") == sa.literal_column("0")
-    of_value = sa.and_(kept, V.tenant == p("tenant"), V.session_id == p("session_id"), V.name == listed.c.piece)
-    text = sa.func.string_agg(sa.case((kept, V.content), else_=listed.c.piece), _NONE)
-    whole = sa.select(
-        sa.case(
-            (
-                sa.func.count(V.content) == sa.func.count() // sa.literal_column("2", sa.BigInteger()),
-                text.aggregate_order_by(listed.c.place),
-            ),
-            else_=_NONE,
-        )
-    ).select_from(sa.outerjoin(listed, V.content.table, of_value))
-    return sa.case(
-        (holder.c[f"{name}_pieces"].is_(None), holder.c[name]), else_=whole.correlate(holder).scalar_subquery()
-    ).label(name)
-
-
-@cache
-def load_statement(any_state: bool) -> Statement:
-    """Read the saved state with the session's phase and step."""
-    documents = t.session_states
-    beside = sa.outerjoin(
-        t.sessions, documents, sa.and_(documents.c.tenant == S.tenant, documents.c.session_id == S.session_id)
-    )
-    chosen = (
-        sa.select(
-            S.session_id,
-            _conversation(t.sessions).label("conversation"),
-            _document(documents, "context"),
-            _document(documents, "plan"),
-            S.phase,
-            S.step,
-            S.version,
-            S.saved_at,
-        )
-        .select_from(beside)
-        .where(of_key(t.sessions), S.saved_at.is_not(None), SHOWN)
-    )
-    return Statement(chosen if any_state else chosen.where(is_in(S.state, states.LIVE)))
 
 
 @cache
@@ -228,7 +115,7 @@ def _known() -> Any:
         .cte("locked")
     )
     L = locked.c  # noqa: N806 - as for the tables
-    joined, _ = _in_order(locked, E.digest, _NONE)
+    joined, _ = in_order(locked, E.digest, _NONE)
     whole = joined.lateral("whole")
     none = L.entries_from.is_(None)
     read = (
@@ -334,5 +221,4 @@ def _version(_request: Any, rows: list[dict[str, Any]]) -> Any:
 
 SINGLES: dict[type[r.Request], Single] = {
     r.SaveState: Single(_save_shape, _bind_save, _version),
-    r.LoadState: Single(lambda request: load_statement(request.any_state), key, first),
 }

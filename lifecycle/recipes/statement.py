@@ -6,7 +6,7 @@ processors of its types, cost one dictionary.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
@@ -123,6 +123,10 @@ class Statement:
         return compiled
 
 
+NOT_ENOUGH: Final = object()
+"""What `Single.read` gives for the rows of a lighter statement that left something out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Single:
     """A recipe of one statement: it needs no transaction around it."""
@@ -130,6 +134,13 @@ class Single:
     statement: Callable[[Any], Statement]
     bind: Callable[[Any], Mapping[str, Any]]
     read: Callable[[Any, list[dict[str, Any]]], Any]
+    # A lighter statement where it seems to be enough; `read` says `NOT_ENOUGH` where it was not.
+    lighter: Callable[[Any], Statement | None] | None = None
+
+    def tries(self, request: Any) -> list[Statement]:
+        """What to send until it is enough."""
+        light = None if self.lighter is None else self.lighter(request)
+        return [self.statement(request)] if light is None else [light, self.statement(request)]
 
 
 @dataclass(frozen=True, slots=True)
