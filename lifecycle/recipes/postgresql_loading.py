@@ -1,8 +1,8 @@
 """Loading a state on PostgreSQL: one statement, however long the conversation is.
 
-Most states are plain: a conversation that only grew, and documents in one piece. The statement that can put any state
-together has a plan of five times as many nodes, each of which costs time though none of them runs. So what this process
-saw to be plain is read with a statement that can read nothing else, and says so where it is not plain any more.
+Most states are plain: documents in one piece, and a conversation that only grew, or none. The statement that can put any
+state together has a plan of five times as many nodes, each of which costs time though it does not run. So what this
+process saw to be plain is read with a statement that can read nothing else, and says so where it is not plain any more.
 """
 
 from functools import cache
@@ -23,12 +23,14 @@ from lifecycle.recipes.statement import NOT_ENOUGH, Single, Statement
 S = t.sessions.c
 E = t.entries.c
 _DOCUMENTS: Final = ("context", "plan")
+_NO_CONVERSATION: Final = "no conversation"
+_PLAIN: Final = "plain"
 _NONE: Any = sa.literal_column("''", sa.Text())
 _COMMA: Any = sa.literal_column("','", sa.Text())
 _EMPTY: Any = sa.cast(sa.literal_column("'[]'"), JSONB)
 # Of so many sessions it is remembered. Wherever this is wrong costs a second round trip, and nothing else.
 _MOST_KNOWN: Final = 10_000
-_plain: dict[tuple[str, str], None] = {}
+_shapes: dict[tuple[str, str], str] = {}
 
 
 def _runs(holder: Any) -> Any:
@@ -65,8 +67,10 @@ def in_order(holder: Any, column: Any, between: Any) -> tuple[Any, Any]:
     return joined, found
 
 
-def _conversation(holder: Any, *, plain: bool) -> Any:
+def _conversation(holder: Any, shape: str | None) -> Any:
     """The text of a conversation: NULL for none, and empty where an entry is missing."""
+    if shape == _NO_CONVERSATION:
+        return sa.cast(sa.null(), sa.Text())
     simple = sa.select(
         sa.case(
             (
@@ -81,7 +85,7 @@ def _conversation(holder: Any, *, plain: bool) -> Any:
         )
     ).where(of_key(t.entries), E.number >= holder.c.entries_from, E.number < holder.c.next_entry)
     none, one = (holder.c.entries_from.is_(None), sa.null()), simple.correlate(holder).scalar_subquery()
-    if plain:
+    if shape == _PLAIN:
         return sa.case(none, else_=one)
     whole, _ = in_order(holder, E.content, _COMMA)
     parts = whole.subquery("parts")
@@ -118,22 +122,30 @@ def _document(holder: Any, name: str) -> Any:
 
 
 @cache
-def load_statement(any_state: bool, plain: bool) -> Statement:
-    """Read the saved state with the session's phase and step; where it is not `plain`, such a statement says `enough` is not."""
+def load_statement(any_state: bool, shape: str | None = None) -> Statement:
+    """Read the saved state with the session's phase and step, and the shape it has.
+
+    A statement for states of one `shape` is `enough` where this is one of them.
+    """
     documents = t.session_states
     D = documents.c  # noqa: N806 - as for the other tables
     beside = sa.outerjoin(t.sessions, documents, sa.and_(D.tenant == S.tenant, D.session_id == S.session_id))
-    is_plain = sa.and_(S.entries_before.is_(None), *(D[f"{name}_pieces"].is_(None) for name in _DOCUMENTS))
+    plain = sa.and_(S.entries_before.is_(None), *(D[f"{name}_pieces"].is_(None) for name in _DOCUMENTS))
+    silent = sa.and_(plain, S.entries_from.is_(None))
+    shapes = {_NO_CONVERSATION: silent, _PLAIN: plain}
+    quoted = {name: sa.literal_column(f"'{name}'", sa.Text()) for name in shapes}
     chosen = (
         sa.select(
             S.session_id,
-            _conversation(t.sessions, plain=plain).label("conversation"),
-            *(D[name] if plain else _document(documents, name) for name in _DOCUMENTS),
+            _conversation(t.sessions, shape).label("conversation"),
+            *(_document(documents, name) if shape is None else D[name] for name in _DOCUMENTS),
             S.phase,
             S.step,
             S.version,
             S.saved_at,
-            is_plain.label("enough" if plain else "plain"),
+            sa.case(*((shapes[name], quoted[name]) for name in shapes)).label("shape")
+            if shape is None
+            else shapes[shape].label("enough"),
         )
         .select_from(beside)
         .where(of_key(t.sessions), S.saved_at.is_not(None), SHOWN)
@@ -141,29 +153,44 @@ def load_statement(any_state: bool, plain: bool) -> Statement:
     return Statement(chosen if any_state else chosen.where(is_in(S.state, states.LIVE)))
 
 
-def _plain_statement(request: r.LoadState) -> Statement | None:
-    known = (request.tenant, request.session_id) in _plain
-    return load_statement(request.any_state, True) if known else None
+def _lighter(request: r.LoadState) -> Statement | None:
+    shape = _shapes.get((request.tenant, request.session_id))
+    return None if shape is None else load_statement(request.any_state, shape)
 
 
 def _loaded(request: r.LoadState, rows: list[dict[str, Any]]) -> Any:
-    """The row, or None; what it says about itself is remembered."""
+    """The row, or None; the shape that it has is remembered."""
     row = first(request, rows)
     if row is None:
         return None
     session = (request.tenant, request.session_id)
     enough = row.pop("enough", None)
+    if enough is None:
+        shape = row.pop("shape")
+        if shape is None:
+            _shapes.pop(session, None)
+        else:
+            if len(_shapes) >= _MOST_KNOWN:
+                _shapes.clear()
+            _shapes[session] = shape
+        return row
     if enough:
         return row
-    if enough is None and row.pop("plain"):
-        if len(_plain) >= _MOST_KNOWN:
-            _plain.clear()
-        _plain[session] = None
-    else:
-        _plain.pop(session, None)
-    return row if enough is None else NOT_ENOUGH
+    _shapes.pop(session, None)
+    return NOT_ENOUGH
+
+
+def saved(request: r.SaveState) -> None:
+    """A state was saved by this process: it may have another shape now."""
+    session = (request.tenant, request.session_id)
+    if session not in _shapes:
+        return
+    if any(document.pieces is not None for document in request.documents.values()):
+        _shapes.pop(session, None)
+    elif request.append is not None or request.conversation is not None:
+        _shapes[session] = _PLAIN
 
 
 SINGLES: dict[type[r.Request], Single] = {
-    r.LoadState: Single(lambda request: load_statement(request.any_state, False), key, _loaded, _plain_statement),
+    r.LoadState: Single(lambda request: load_statement(request.any_state), key, _loaded, _lighter),
 }

@@ -20,7 +20,7 @@ from lifecycle.recipes import postgresql_chunks as chunks
 from lifecycle.recipes.portable.base import bound, is_in, key, of_key, p
 from lifecycle.recipes.postgresql import ACTIVE_NOW, CHANGED_NOW, SHOWN, allowed, fence
 from lifecycle.recipes.postgresql_chunks import ONE
-from lifecycle.recipes.postgresql_loading import in_order
+from lifecycle.recipes.postgresql_loading import in_order, saved
 from lifecycle.recipes.statement import Single, Statement
 
 S = t.sessions.c
@@ -215,8 +215,11 @@ def _bind_save(request: r.SaveState) -> dict[str, Any]:
     return values
 
 
-def _version(_request: Any, rows: list[dict[str, Any]]) -> Any:
-    return rows[0]["version"] if rows else None
+def _version(request: r.SaveState, rows: list[dict[str, Any]]) -> Any:
+    if not rows:
+        return None
+    saved(request)
+    return rows[0]["version"]
 
 
 SINGLES: dict[type[r.Request], Single] = {

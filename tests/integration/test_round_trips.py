@@ -75,26 +75,45 @@ def test_every_hot_operation_is_one_round_trip_async(migrated_postgres_url: str)
 
 
 def test_a_state_that_is_not_plain_any_more(migrated_postgres_url: str) -> None:
-    """What was read as a plain one is read once more where another process has cut it up since; then it is known."""
+    """What was read as a plain one, and is cut up since, is read once more; then it is known."""
     large = {"notes": {str(i): f"{i} " * 2000 for i in range(8)}}
-    with (
-        CountingProxy(migrated_postgres_url) as proxy,
-        SessionManager.open(proxy.settings) as manager,
-        SessionManager.open(migrated_postgres_url) as other,
-    ):
-        other.create_session(session_id="s")
-        manager.get_session("s")  # connected
+    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.settings) as manager:
+        manager.create_session(session_id="s")
+        checkpoints = []
+        for context in (large, {}):
+            manager.save_state("s", context=context, append=[1])
+            checkpoints.append(manager.checkpoint("s", "here").seq)
         counted = []
-        for context, conversation in [({}, [1]), ({}, [1, 2]), (large, [1, 2]), ({}, [2, 1]), ({}, [3])]:
-            other.save_state("s", context=context, conversation=conversation)
+        for seq, context in zip(checkpoints, (large, {}), strict=True):
+            for _ in range(2):
+                before = proxy.round_trips
+                state = manager.load_state("s")
+                counted.append(proxy.round_trips - before)
+            manager.restore_checkpoint("s", seq)
             for _ in range(3):
                 before = proxy.round_trips
                 state = manager.load_state("s")
                 counted.append(proxy.round_trips - before)
                 assert state is not None
                 assert state.context == context
-                assert state.conversation == conversation
-    assert counted == [1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1]
+    assert counted == [1, 1, 2, 1, 1] + [1] * 5
+
+
+def test_the_shape_of_a_state_that_this_process_saved(migrated_postgres_url: str) -> None:
+    """It is known: each load asks once, whatever was saved before it."""
+    large = {"notes": {str(i): f"{i} " * 2000 for i in range(8)}}
+    saves: list[dict[str, Any]] = [
+        {"context": {}}, {"append": [1]}, {"step": 2}, {"context": large}, {"context": {}}, {"append": [2, 3]},
+        {"conversation": [1, 2, 3, 4]},
+    ]  # fmt: skip
+    with CountingProxy(migrated_postgres_url) as proxy, SessionManager.open(proxy.settings) as manager:
+        manager.create_session(session_id="s")
+        for save in saves:
+            manager.save_state("s", **save)
+            for _ in range(2):
+                before = proxy.round_trips
+                assert manager.load_state("s") is not None
+                assert proxy.round_trips - before == 1
 
 
 @pytest.mark.parametrize("trigger", MOVES)
