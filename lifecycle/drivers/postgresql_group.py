@@ -1,8 +1,9 @@
 """Group commit: the writes that concurrent tasks have in flight are committed together.
 
-A write that finds a lane free goes at once and by itself. Those that come while all lanes are busy queue up, and the
-next lane that is free takes them all in one transaction. Nobody waits for company, and each returns when the
-transaction with its write is committed, not before.
+A write that finds a lane free goes at once and by itself. Those that come while all lanes are busy queue up, and each
+lane that is free takes its share of them in one transaction: not all, or the writes of many callers would gather in one
+lane, and server and client take turns at them instead of both being at work. Nobody waits for company, and each returns
+when the transaction with its write is committed, not before.
 
 Within a batch the sessions are locked in the order of their keys, as everything does that locks several. A batch in
 which one statement fails, or waits for a lock, is rolled back, and each of its writes then runs by itself, on a
@@ -26,6 +27,8 @@ from lifecycle.operations import requests as r
 GROUPED: Final = frozenset({r.CreateSession, r.SaveState, r.Move, r.AddMessages, r.AcquireLease, r.ReleaseLease})
 LANES: Final = 2
 _MOST: Final = 64
+# So many at the most are not worth a second transaction.
+_FEW: Final = 8
 _MOST_BYTES: Final = 1 << 20
 PATIENCE: Final = LOCK_TIMEOUT_MS / 1000
 
@@ -73,6 +76,8 @@ class Group:
         # Each lane that is at work, and since when it has been at this piece of it.
         self._lanes: dict[object, float] = {}
         self._waiting: deque[Write] = deque()
+        # So many writes are in the lanes' batches.
+        self._flying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -147,7 +152,13 @@ class Group:
         loop = asyncio.get_running_loop()
         while batch := self._taken():
             if len(batch) > 1:
-                await self._commit(batch)
+                self._flying += len(batch)
+                try:
+                    await self._commit(batch)
+                finally:
+                    self._flying -= len(batch)
+                # Those who were answered go on before the next batch is taken: what they write next may be in it.
+                await asyncio.sleep(0)
             else:
                 await self._by_itself(batch[0])
             now = loop.time()
@@ -157,9 +168,11 @@ class Group:
             self._lanes[lane] = now
 
     def _taken(self) -> list[Write]:
+        """A lane's share of all that is in flight, so that the server has the one's while we see to the other's."""
         batch: list[Write] = []
         size = 0
-        while self._waiting and len(batch) < _MOST:
+        share = min(_MOST, max(_FEW, -(-(len(self._waiting) + self._flying) // LANES)))
+        while self._waiting and len(batch) < share:
             write = self._waiting[0]
             if not write.answer.done():
                 size += write.size

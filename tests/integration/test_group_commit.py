@@ -17,6 +17,9 @@ from tests.conftest import POSTGRES_SETTINGS
 from tests.servers import PostgresServer, find_postgres
 
 CALLERS = 40
+# Each of the two lanes takes its share of them, a half; where one alone takes all, halves of what is left, and no fewer
+# than eight: 20, 10, 8 and 2.
+SHARES = range(2, 5)
 
 
 @asynccontextmanager
@@ -77,7 +80,7 @@ async def _filled(url: str, **more: Any) -> AsyncSessionManager:
 
 @pytest.mark.usefixtures("patient")
 def test_concurrent_writes_share_a_transaction(migrated_postgres_url: str) -> None:
-    """What queues up while every lane is busy is committed at once."""
+    """What queues up while every lane is busy is committed by halves, one for each lane."""
 
     async def main() -> None:
         async with (
@@ -88,7 +91,7 @@ def test_concurrent_writes_share_a_transaction(migrated_postgres_url: str) -> No
                 [manager.save_state(f"s-{i:02}", step=i, context={"n": i}) for i in range(CALLERS)], let_go
             )
             assert versions == [2] * CALLERS
-            assert await _transactions(migrated_postgres_url) == 1
+            assert await _transactions(migrated_postgres_url) in SHARES
             for i in range(CALLERS):
                 state = await manager.load_state(f"s-{i:02}")
                 assert state is not None
@@ -111,7 +114,7 @@ def test_writes_one_after_the_other_are_transactions_of_their_own(migrated_postg
 
 @pytest.mark.usefixtures("patient")
 def test_a_refusal_is_its_callers_alone(migrated_postgres_url: str) -> None:
-    """Every other caller expects a wrong version; the rest is saved in the same transaction."""
+    """Every other caller expects a wrong version; the rest is saved in the same transactions."""
 
     async def main() -> None:
         async with (
@@ -127,7 +130,7 @@ def test_a_refusal_is_its_callers_alone(migrated_postgres_url: str) -> None:
             )
             assert answers[::2] == [2] * (CALLERS // 2)
             assert [type(answer) for answer in answers[1::2]] == [VersionConflict] * (CALLERS // 2)
-            assert await _transactions(migrated_postgres_url) == 1
+            assert await _transactions(migrated_postgres_url) in SHARES
 
     asyncio.run(main())
 
