@@ -11,7 +11,7 @@ from lifecycle import urls
 from lifecycle.drivers.dbapi import UPGRADE, DbapiDriver
 from lifecycle.drivers.stepping import IDLE, Aborted
 from lifecycle.errors import SchemaOutdated, SearchTimeout, StorageUnavailable
-from lifecycle.operations.requests import ASSEMBLED, DuplicateKey
+from lifecycle.operations.requests import ASSEMBLED, DuplicateKey, ListSessions
 from lifecycle.recipes import large
 from lifecycle.recipes.portable.base import Recipe
 from lifecycle.settings import DatabaseSettings
@@ -21,6 +21,8 @@ _DUPLICATE = 1062
 _LOCKS = {1205, 1213}
 _MISSING = {1054, 1146}
 _STATEMENT_TIME = 1969
+# What several reads say that have to be of one moment.
+_AT_ONE_MOMENT = (*ASSEMBLED, ListSessions)
 
 
 class MariadbDriver(DbapiDriver):
@@ -101,7 +103,7 @@ class MariadbDriver(DbapiDriver):
         return large.split(super()._recipe(request), lambda: self._largest)
 
     def _begin(self, cursor: Any, request: Any) -> None:
-        if isinstance(request, ASSEMBLED):
+        if isinstance(request, _AT_ONE_MOMENT):
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             cursor.execute("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
         else:

@@ -9,6 +9,7 @@ from lifecycle.recipes import (
     citus,
     keyed,
     lists,
+    mariadb_lists,
     mariadb_watching,
     oversight,
     postgresql,
@@ -123,6 +124,7 @@ RECIPES: dict[str, dict[type[r.Request], Callable[[Any], base.Recipe]]] = {
     "mysql": {
         **PORTABLE,
         **samples.RECIPES["mysql"],
+        r.ListSessions: mariadb_lists.list_sessions,
         r.StartWatch: mariadb_watching.start_watch,
         r.ReadTransitions: mariadb_watching.read_transitions,
     },

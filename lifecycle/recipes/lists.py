@@ -274,6 +274,17 @@ def count_statement(names: frozenset[str], metadata: int, tenant: bool) -> State
     )
 
 
+def values_of(request: r.ListSessions) -> Row:
+    """The parameters of a page, but for those of a search and of pairs of metadata."""
+    left_out = {"deleted", "metadata", "search_messages"}
+    values: Row = {name: value for name, value in request.filters.items() if name not in left_out}
+    if "since" in values:
+        values["since_minute"] = values["since"].replace(second=0, microsecond=0)
+    if request.cursor is not None:
+        values |= dict(zip(("at_minute", "at", "at_tenant", "at_id"), request.cursor, strict=True))
+    return values | {"tenant": request.tenant, "limit": request.limit + 1, "offset": request.offset}
+
+
 def list_sessions(request: r.ListSessions, *, secured: bool = False) -> Recipe:
     """Read a page, and the total if asked for."""
     filters = dict(request.filters)
@@ -281,8 +292,7 @@ def list_sessions(request: r.ListSessions, *, secured: bool = False) -> Recipe:
     if not filters.get("search_messages", True):
         del filters["search_messages"]
     names, tenant = frozenset(filters), request.tenant is not None
-    values: Row = {name: value for name, value in filters.items() if name not in {"deleted", "search_messages"}}
-    values["tenant"] = request.tenant
+    values = values_of(request)
     if "search" in filters:
         needle = filters["search"]
         values |= {"pattern": escape_like(needle), "phrase": '"' + needle.replace('"', '""') + '"'}
@@ -290,14 +300,9 @@ def list_sessions(request: r.ListSessions, *, secured: bool = False) -> Recipe:
             names |= {"trigram", "secured"} if secured else {"trigram"}
             if "search_messages" in names and (yield _HAS_INDEX, {})[0]["there"]:
                 names |= {"search_index"}
-    if "since" in filters:
-        values["since_minute"] = filters["since"].replace(second=0, microsecond=0)
     for i, (name, text) in enumerate(pairs):
         quoted = name.replace("\\", "\\\\").replace('"', '\\"')
         values |= {f"name_{i}": name, f"value_{i}": _value_of(name, text), f"path_{i}": f'$."{quoted}"'}
-    if request.cursor is not None:
-        values |= dict(zip(("at_minute", "at", "at_tenant", "at_id"), request.cursor, strict=True))
-    values |= {"limit": request.limit + 1, "offset": request.offset}
     shape = (names, len(pairs), tenant, request.sort, request.descending, request.cursor is not None)
     statement = page_statement(*shape) if request.where is None else Statement(page(*shape, request.where))
     if "search" in filters or pairs or request.where is not None:
