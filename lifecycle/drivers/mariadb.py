@@ -18,7 +18,8 @@ from lifecycle.settings import DatabaseSettings
 
 # MariaDB's error numbers.
 _DUPLICATE = 1062
-_LOCKS = {1205, 1213}
+# Whose victim may try again: of locks, and of a table that was changed under a snapshot.
+_LOCKS = {1205, 1213, 1412}
 _MISSING = {1054, 1146}
 _STATEMENT_TIME = 1969
 # What several reads say that have to be of one moment.
@@ -61,7 +62,8 @@ class MariadbDriver(DbapiDriver):
             link.settimeout(options["connect_timeout"])
             link.connect(path)
             link.settimeout(None)
-            connection = pymysql.connect(**options, defer_connect=True)
+            connection: Any = pymysql.connect(**options, defer_connect=True)
+            connection._secure = True  # noqa: SLF001 - as PyMySQL says of the sockets that it opens itself
             connection.connect(link)
         except OSError as error:
             link.close()

@@ -12,8 +12,8 @@ connection of its own: no write sees what its neighbours ran into.
 
 import asyncio
 import copy
-from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -41,6 +41,11 @@ class Write:
     statement: Prepared
     values: list[bytes | None]
     answer: "asyncio.Future[Rows]"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Whose row it locks."""
+        return self.request.tenant, self.request.session_id
 
     @property
     def size(self) -> int:
@@ -76,7 +81,8 @@ class Group:
         # Each lane that is at work, and since when it has been at this piece of it.
         self._lanes: dict[object, float] = {}
         self._waiting: deque[Write] = deque()
-        # So many writes are in the lanes' batches.
+        # Whose writes are in the lanes' batches, and how many these are.
+        self._busy: Counter[tuple[str, str]] = Counter()
         self._flying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
@@ -152,12 +158,16 @@ class Group:
         loop = asyncio.get_running_loop()
         while batch := self._taken():
             if len(batch) > 1:
+                keys = Counter(write.key for write in batch)
+                self._busy += keys
                 self._flying += len(batch)
                 try:
                     await self._commit(batch)
                 finally:
+                    self._busy -= keys
                     self._flying -= len(batch)
                 # Those who were answered go on before the next batch is taken: what they write next may be in it.
+                self._lanes[lane] = loop.time()
                 await asyncio.sleep(0)
             else:
                 await self._by_itself(batch[0])
@@ -168,19 +178,37 @@ class Group:
             self._lanes[lane] = now
 
     def _taken(self) -> list[Write]:
-        """A lane's share of all that is in flight, so that the server has the one's while we see to the other's."""
+        """A lane's share of all that is in flight, so that the server has the one's while we see to the other's.
+
+        A session's writes go together, and not while another lane is at some of them, as they would wait for each other;
+        unless there is nothing else: whoever is held up does not hold up those behind him.
+        """
+        lanes = min(LANES, self._most_lanes)
+        share = min(_MOST, max(_FEW, -(-(len(self._waiting) + self._flying) // lanes)))
+        batch = self._gathered(share, self._busy) or self._gathered(share, {})
+        batch.sort(key=lambda write: write.key)
+        return batch
+
+    def _gathered(self, share: int, busy: Container[tuple[str, str]]) -> list[Write]:
+        """Take so many that wait, and what else their sessions have; the rest waits on in its order."""
         batch: list[Write] = []
+        passed: list[Write] = []
+        keys: set[tuple[str, str]] = set()
         size = 0
-        share = min(_MOST, max(_FEW, -(-(len(self._waiting) + self._flying) // LANES)))
-        while self._waiting and len(batch) < share:
+        while self._waiting and len(batch) < _MOST:
             write = self._waiting[0]
+            key = write.key
             if not write.answer.done():
-                size += write.size
-                if batch and size > _MOST_BYTES:
-                    break
-                batch.append(write)
+                if key in busy or (len(batch) >= share and key not in keys):
+                    passed.append(write)
+                else:
+                    size += write.size
+                    if batch and size > _MOST_BYTES:
+                        break
+                    keys.add(key)
+                    batch.append(write)
             self._waiting.popleft()
-        batch.sort(key=lambda write: (write.request.tenant, write.request.session_id))
+        self._waiting.extendleft(reversed(passed))
         return batch
 
     async def _commit(self, batch: list[Write]) -> None:

@@ -164,6 +164,8 @@ class _Preparing:
                 pgconn.exit_pipeline_mode()
         failed = next((one for one in results if one.status == _FAILED), None)
         if failed is not None:
+            if failed is not results[0]:
+                self.known()[statement] = (name, None)  # prepared it is
             raise error_from_result(failed)
         return self.rows(statement, name, results[-1])
 
