@@ -56,7 +56,7 @@ def fill(url: str, sessions: int) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
         connection.execute("SET maintenance_work_mem = '256MB'")
-        with _without_indexes(connection, "sessions", "session_transitions"):
+        with without_indexes(connection, "sessions", "session_transitions"):
             for statement in (_SESSIONS, _AUDIT, _APPROVALS):
                 connection.execute(statement, {"n": sessions}, prepare=False)
         connection.execute("VACUUM ANALYZE")
@@ -67,9 +67,10 @@ def fill(url: str, sessions: int) -> None:
 
 
 @contextmanager
-def _without_indexes(connection: psycopg.Connection[Any], *tables: str) -> Iterator[None]:
+def without_indexes(connection: psycopg.Connection[Any], *tables: str) -> Iterator[None]:
+    """Drop the indexes of some tables, but for their keys, and make them anew in the end: filling is faster so."""
     found = connection.execute(
-        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(%s) AND indexname LIKE 'ix_%%'",
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(%s) AND indexname ~ '^(ix|uq)_'",
         (list(tables),),
     ).fetchall()
     for name, _ in found:

@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks import floor_sweeps
 from benchmarks.bench import Bench, Section
 from benchmarks.grid import Grid
+from benchmarks.population import without_indexes
 from lifecycle import ALL, SessionManager, Settings
 from lifecycle.models import tables as t
 
@@ -234,24 +235,11 @@ def fill(url: str, sessions: int, due: int, talked: int, *, seed: str = "") -> N
         connection.execute("SET maintenance_work_mem = '256MB'")
         for table in t.metadata.tables:
             connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
-        with _without_indexes(connection):
+        with without_indexes(connection, *_TABLES):
             for statement in _FILL:
                 values = {"n": sessions, "due": due, "talked": talked, "seed": seed}
                 connection.execute(statement.encode(), values, prepare=False)
         connection.execute("VACUUM ANALYZE")
-
-
-@contextlib.contextmanager
-def _without_indexes(connection: psycopg.Connection[Any]) -> Iterator[None]:
-    found = connection.execute(
-        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = ANY(%s) AND indexname ~ '^(ix|uq)_'",
-        (list(_TABLES),),
-    ).fetchall()
-    for name, _ in found:
-        connection.execute(f"DROP INDEX {name}".encode())
-    yield
-    for _, definition in found:
-        connection.execute(definition.encode())
 
 
 def cycles(url: str, times: int, sessions: int) -> Iterator[dict[str, int]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 
 from lifecycle import urls
@@ -29,6 +30,15 @@ def connected(url: str) -> Iterator[sa.Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+def stored_bytes(connection: psycopg.Connection[Any]) -> int:
+    """The bytes of all tables on PostgreSQL with their indexes."""
+    row = connection.execute(
+        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def digests(url: str, *, without: tuple[str, ...] = ("txid",)) -> dict[str, str]:

@@ -16,7 +16,33 @@ from benchmarks.races.store_lifecycle import Leased
 from lifecycle.adapters.openai_agents import LifecycleSession
 
 
-class OpenAI(Store):
+class _Items(Store):
+    """What both do with a session of theirs; each call runs in an event loop that is theirs too."""
+
+    _runner: asyncio.Runner
+
+    def create(self, session: str) -> None:
+        """Add the first item."""
+        self.write(session, START)
+
+    def read(self, session: str) -> None:
+        """Get the items."""
+        self._runner.run(self._session(session).get_items())
+
+    def write(self, session: str, entry: str) -> None:
+        """Add an item."""
+        self._runner.run(self._session(session).add_items([_item(entry)]))
+
+    def standing(self, session: str) -> Standing:
+        """Get the items; they are one list, hence one end."""
+        return _standing(self._runner.run(self._session(session).get_items()))
+
+    def _session(self, session: str) -> Any:
+        """One of their sessions."""
+        raise NotImplementedError
+
+
+class OpenAI(_Items):
     """`SQLAlchemySession` on asyncpg."""
 
     refusals: ClassVar[tuple[type[Exception], ...]] = (DBAPIError,)
@@ -29,22 +55,6 @@ class OpenAI(Store):
         """Create its tables, which its first call does."""
         self._runner.run(SQLAlchemySession("setup", engine=self._engine, create_tables=True).get_items())
 
-    def create(self, session: str) -> None:
-        """Add the first item."""
-        self.write(session, START)
-
-    def read(self, session: str) -> None:
-        """Get the items."""
-        self._runner.run(self._session(session).get_items())
-
-    def write(self, session: str, entry: str) -> None:
-        """Add an item."""
-        self._runner.run(self._session(session).add_items([_item(entry)]))
-
-    def standing(self, session: str) -> Standing:
-        """Get the items; they are one list, hence one end."""
-        return _standing(self._runner.run(self._session(session).get_items()))
-
     def close(self) -> None:
         """Close the connections."""
         self._runner.run(self._engine.dispose())
@@ -54,28 +64,12 @@ class OpenAI(Store):
         return SQLAlchemySession(session, engine=self._engine)
 
 
-class LifecycleOpenAI(Leased):
+class LifecycleOpenAI(_Items, Leased):
     """`LifecycleSession`, under a lease that is taken before the items are read."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
         self._runner = asyncio.Runner()
-
-    def create(self, session: str) -> None:
-        """Add the first item."""
-        self.write(session, START)
-
-    def read(self, session: str) -> None:
-        """Get the items."""
-        self._runner.run(self._session(session).get_items())
-
-    def write(self, session: str, entry: str) -> None:
-        """Add an item."""
-        self._runner.run(self._session(session).add_items([_item(entry)]))
-
-    def standing(self, session: str) -> Standing:
-        """Get the items; they are one list, hence one end."""
-        return _standing(self._runner.run(self._session(session).get_items()))
 
     def close(self) -> None:
         """Close the manager, and the way to the clock."""

@@ -81,9 +81,8 @@ class Group:
         # Each lane that is at work, and since when it has been at this piece of it.
         self._lanes: dict[object, float] = {}
         self._waiting: deque[Write] = deque()
-        # Whose writes are in the lanes' batches, and how many these are.
+        # Whose writes are in the lanes' batches, and how many of each.
         self._busy: Counter[tuple[str, str]] = Counter()
-        self._flying = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._looking: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,12 +159,10 @@ class Group:
             if len(batch) > 1:
                 keys = Counter(write.key for write in batch)
                 self._busy += keys
-                self._flying += len(batch)
                 try:
                     await self._commit(batch)
                 finally:
                     self._busy -= keys
-                    self._flying -= len(batch)
                 # Those who were answered go on before the next batch is taken: what they write next may be in it.
                 self._lanes[lane] = loop.time()
                 await asyncio.sleep(0)
@@ -184,7 +181,7 @@ class Group:
         unless there is nothing else: whoever is held up does not hold up those behind him.
         """
         lanes = min(LANES, self._most_lanes)
-        share = min(_MOST, max(_FEW, -(-(len(self._waiting) + self._flying) // lanes)))
+        share = min(_MOST, max(_FEW, -(-(len(self._waiting) + self._busy.total()) // lanes)))
         batch = self._gathered(share, self._busy) or self._gathered(share, {})
         batch.sort(key=lambda write: write.key)
         return batch

@@ -47,7 +47,7 @@ def _runs(holder: Any) -> Any:
     return sa.select(runs.c.place, end("0").label("first"), end("1").label("last")).correlate(holder).subquery("spans")
 
 
-def in_order(holder: Any, column: Any, between: Any) -> tuple[Any, Any]:
+def in_order(holder: Any, column: Any, between: Any) -> Any:
     """The texts of a conversation's entries as one, and whether all of them are there."""
     spans = _runs(holder)
     found = (
@@ -63,8 +63,7 @@ def in_order(holder: Any, column: Any, between: Any) -> tuple[Any, Any]:
     chosen = sa.select(
         sa.func.coalesce(text, _NONE).label("text"), (sa.func.sum(found.c.n) == sa.func.sum(length)).label("complete")
     )
-    joined = chosen.select_from(spans.join(found, sa.true())).correlate(holder)
-    return joined, found
+    return chosen.select_from(spans.join(found, sa.true())).correlate(holder)
 
 
 def _conversation(holder: Any, shape: str | None) -> Any:
@@ -87,8 +86,7 @@ def _conversation(holder: Any, shape: str | None) -> Any:
     none, one = (holder.c.entries_from.is_(None), sa.null()), simple.correlate(holder).scalar_subquery()
     if shape == _PLAIN:
         return sa.case(none, else_=one)
-    whole, _ = in_order(holder, E.content, _COMMA)
-    parts = whole.subquery("parts")
+    parts = in_order(holder, E.content, _COMMA).subquery("parts")
     several = sa.select(
         sa.case(
             (parts.c.complete, sa.func.concat(sa.literal_column("'['"), parts.c.text, sa.literal_column("']'"))),

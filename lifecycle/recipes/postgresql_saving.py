@@ -115,8 +115,7 @@ def _known() -> Any:
         .cte("locked")
     )
     L = locked.c  # noqa: N806 - as for the tables
-    joined, _ = in_order(locked, E.digest, _NONE)
-    whole = joined.lateral("whole")
+    whole = in_order(locked, E.digest, _NONE).lateral("whole")
     none = L.entries_from.is_(None)
     read = (
         sa.select(

@@ -32,6 +32,21 @@ def process(*words: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
             started.kill()
 
 
+def said_until(kill_at: str | None, *words: str, cwd: Path) -> list[str]:
+    """The lines of a process up to one that this pattern is found in, at which it is killed, or up to its good end."""
+    said: list[str] = []
+    with process(*words, cwd=cwd) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            said.append(line.strip())
+            if kill_at and re.search(kill_at, line):
+                running.kill()
+                break
+        else:
+            assert running.wait(60) == 0, said
+    return said
+
+
 def agent(url: str) -> tuple[str, ...]:
     """The example's command line, with short times."""
     return ("-m", "examples.durable_agent", "--url", url, "--steps", str(STEPS), "--seconds", "0.05", "--ttl", "1")

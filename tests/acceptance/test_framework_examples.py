@@ -1,14 +1,13 @@
 """The examples with agent frameworks, in processes that are killed for real."""
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lifecycle import SessionManager
-from tests.acceptance.test_durable_agent import process
+from tests.acceptance.test_durable_agent import said_until
 
 TURNS = 6
 # What was printed when the process is killed: in the middle of a turn, then behind one, then it may finish.
@@ -26,15 +25,7 @@ def talk(example: str, url: str, cwd: Path) -> list[str]:
     said: list[str] = []
     options = ("--turns", str(TURNS), "--seconds", "0.05", *(("--ttl", "1") if example == "openai_agent" else ()))
     for kill_at in KILLS:
-        with process("-m", f"examples.{example}", "--url", url, *options, cwd=cwd) as running:
-            assert running.stdout is not None
-            for line in running.stdout:
-                said.append(line.strip())
-                if kill_at and re.search(kill_at, line):
-                    running.kill()
-                    break
-            else:
-                assert running.wait(60) == 0, said
+        said += said_until(kill_at, "-m", f"examples.{example}", "--url", url, *options, cwd=cwd)
     return said
 
 

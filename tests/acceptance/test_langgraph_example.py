@@ -1,6 +1,5 @@
 """The example with LangGraph, in processes that are killed for real."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ pytest.importorskip("langgraph.graph", reason="langgraph is not installed")
 
 from lifecycle import SessionManager
 from lifecycle.adapters.langgraph import LifecycleSaver
-from tests.acceptance.test_durable_agent import process
+from tests.acceptance.test_durable_agent import said_until
 
 # What is printed when the process is killed: in the middle of a node, then behind one, then while a person is waited for;
 # and what the next one is told.
@@ -27,15 +26,7 @@ def test_an_interrupt_outlives_its_process(store: str, tmp_path: Path) -> None:
     said: list[str] = []
     for kill_at, answer in KILLS:
         options = ["--url", store, "--seconds", "0.05", "--ttl", "1"] + (["--answer", answer] if answer else [])
-        with process("-m", "examples.langgraph_graph", *options, cwd=tmp_path) as running:
-            assert running.stdout is not None
-            for line in running.stdout:
-                said.append(line.strip())
-                if kill_at and re.search(kill_at, line):
-                    running.kill()
-                    break
-            else:
-                assert running.wait(60) == 0, said
+        said += said_until(kill_at, "-m", "examples.langgraph_graph", *options, cwd=tmp_path)
     assert "going on after piece 1, next is look_up" in said
     assert "going on after piece 3, next is look_up" in said
     assert "waiting: 5 pieces cost 150: send it?" in said

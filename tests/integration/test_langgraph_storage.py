@@ -15,6 +15,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from lifecycle import AsyncSessionManager, SessionManager
 from lifecycle.adapters.langgraph import LifecycleSaver
+from tests.populations import stored_bytes
 from tests.wire import CountingProxy
 
 TURNS = 200
@@ -41,15 +42,6 @@ def _config(thread_id: str, **more: Any) -> Any:
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **more}}
 
 
-def _relations(connection: psycopg.Connection[Any]) -> int:
-    """The bytes of all tables with their indexes."""
-    row = connection.execute(
-        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 @pytest.mark.parametrize(("question", "answer"), [(1024, 1024), (2008, 40)])
 def test_turns_take_little_more_than_they_say(migrated_postgres_url: str, question: int, answer: int) -> None:
     """200 turns of 2 KB in a graph as anybody writes it: at most twice that, three checkpoints a turn included."""
@@ -61,9 +53,9 @@ def test_turns_take_little_more_than_they_say(migrated_postgres_url: str, questi
         # The first pages of tables and of their maps are there whoever comes.
         _talk(graph, "warm-up-00", question, 20)
         raw.execute("VACUUM")  # which makes the maps: autovacuum may come at any time
-        empty = _relations(raw)
+        empty = stored_bytes(raw)
         _talk(graph, "support-42", question, TURNS)
-        stored = _relations(raw) - empty
+        stored = stored_bytes(raw) - empty
         assert len(graph.get_state(_config("support-42")).values["messages"]) == 2 * TURNS
     assert stored <= 2.0 * PAYLOAD * TURNS
 

@@ -16,6 +16,7 @@ from lifecycle.models import tables as t
 from lifecycle.pieces import WHOLE
 from tests.chaos.test_hazards import Stage, outcome
 from tests.managers import connected, opened
+from tests.populations import stored_bytes
 
 
 def entry(i: int, size: int = 40) -> dict[str, Any]:
@@ -300,15 +301,6 @@ PAYLOAD = 2048
 TURNS = 200
 
 
-def _relations(connection: psycopg.Connection[Any]) -> int:
-    """The bytes of all tables with their indexes."""
-    row = connection.execute(
-        "SELECT sum(pg_total_relation_size(oid)) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
 @pytest.mark.parametrize(
     ("how", "most"), [("append", 1.5), ("whole", 1.5), ("checkpoints", 2.0), ("whole, checkpoints", 2.0)]
 )
@@ -321,7 +313,7 @@ def test_turns_take_little_more_than_they_say(migrated_postgres_url: str, how: s
         manager.create_session(session_id="s")
         manager.save_state("s", append=["warm"])
         manager.checkpoint("s", "warm")
-        empty = _relations(raw)
+        empty = stored_bytes(raw)
         logged: list[int] = []
         conversation: list[Any] = ["warm"]
         for i in range(TURNS):
@@ -336,7 +328,7 @@ def test_turns_take_little_more_than_they_say(migrated_postgres_url: str, how: s
                 manager.checkpoint("s", f"step {i}")
             (size,) = raw.execute("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before).fetchone() or (0,)
             logged.append(int(size))
-        stored = _relations(raw) - empty
+        stored = stored_bytes(raw) - empty
         early, late = sorted(logged[5:25])[10], sorted(logged[-20:])[10]
     assert stored <= most * PAYLOAD * TURNS
     assert late <= early * 1.2
