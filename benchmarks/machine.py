@@ -12,7 +12,6 @@ from typing import Final
 
 import psutil
 
-_SYNCS: Final = 200
 _BLOCK: Final = b"\0" * 4096
 _PACKAGES: Final = (
     "psycopg",
@@ -26,7 +25,7 @@ _PACKAGES: Final = (
 )
 
 
-def describe(folder: Path, servers: Mapping[str, str], syncs: int = _SYNCS) -> dict[str, str]:
+def describe(folder: Path, servers: Mapping[str, str], syncs: int) -> dict[str, str]:
     """What it is, by name: processor, memory, disk, kernel, and the versions of what took part.
 
     `folder` is where the databases are; its disk is asked to sync `syncs` times.

@@ -69,6 +69,8 @@ def section(bench: Bench) -> Section:
     sessions = bench.pick(_SESSIONS, 20)
     made = {"PostgreSQL": bench.postgresql, "SQLite": bench.sqlite, "MariaDB": bench.on_mariadb}
     progress = bench.stage("many sessions at once", len(made) + 1)
+    imported = _imported(bench)  # first: without PostgreSQL there is no section
+    progress()
     saved: list[Saved] = []
     left_out = []
     for database, open_ in made.items():
@@ -77,8 +79,6 @@ def section(bench: Bench) -> Section:
         except ServerUnavailable as reason:
             left_out.append(f"{database} left out: {reason}.\n")
         progress()
-    imported = _imported(bench)
-    progress()
     saves = Grid(
         ("database", "save_state, one by one (saves/s)", "save_many (saves/s)", "ratio"),
         [(one.database, f"{one.one_by_one:,.0f}", f"{one.at_once:,.0f}", f"{one.ratio:.2f}") for one in saved],

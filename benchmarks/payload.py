@@ -5,7 +5,6 @@ from typing import Any
 
 SESSIONS = 200  # so many sessions take turns, that no row is always the hottest one
 CONTEXT: dict[str, Any] = {"goal": "replay", "variables": {f"name{i}": f"value {i} " * 4 for i in range(16)}, "step": 0}
-CONTEXT_TEXT = json.dumps(CONTEXT, ensure_ascii=False, separators=(",", ":"))
 CONTENT = "The quick brown fox jumps over the lazy dog. " * 4 + "And sleeps then."
 BATCH = 10
 PAGE = 20

@@ -158,8 +158,7 @@ def measure(bench: Bench, sizes: Sizes) -> Measured:
 class _Place:
     """A database with both sides' connections to it."""
 
-    def __init__(self, url: str, sessions: int, manager: SessionManager, raw: psycopg.Connection[Any]) -> None:
-        self.url = url
+    def __init__(self, sessions: int, manager: SessionManager, raw: psycopg.Connection[Any]) -> None:
         self.sessions = sessions
         self.manager = manager
         self.raw = raw
@@ -186,7 +185,7 @@ class _Place:
 def _place(url: str, sessions: int) -> Iterator[_Place]:
     settings = Settings(database={"url": url, "notify": False}, policies={"default": {"retention": "1s"}})
     with SessionManager.open(settings, tenant=ALL) as manager, psycopg.connect(url, autocommit=True) as raw:
-        yield _Place(url, sessions, manager, raw)
+        yield _Place(sessions, manager, raw)
 
 
 def _race(places: Sequence[_Place], due: int, until: float, empty: list[Empty] | None = None) -> Iterator[Swept]:
@@ -212,7 +211,8 @@ def _race(places: Sequence[_Place], due: int, until: float, empty: list[Empty] |
                 empty.append(_nothing(place, sweep))
             medians = {side: statistics.median(spent[place.sessions, side]) for side in ("floor", "ours")}
             yield Swept(sweep, place.sessions, due, medians["floor"], medians["ours"])
-        time.sleep(1.1)  # then what was expired is to be pruned
+        if sweep != _SWEEPS[-1]:
+            time.sleep(1.1)  # then what was expired is to be pruned
 
 
 def _nothing(place: _Place, sweep: str) -> Empty:
@@ -225,7 +225,7 @@ def _nothing(place: _Place, sweep: str) -> Empty:
     return Empty(sweep, taken[0], statistics.median(taken))
 
 
-def fill(url: str, sessions: int, due: int, talked: int, *, seed: str = "") -> None:
+def fill(url: str, sessions: int, due: int, talked: int) -> None:
     """Add sessions, of which the first ones are due and the first ones (`talked`) have messages.
 
     The indexes are made behind the rows, and autovacuum leaves the tables alone from then on.
@@ -237,7 +237,7 @@ def fill(url: str, sessions: int, due: int, talked: int, *, seed: str = "") -> N
             connection.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)".encode())
         with without_indexes(connection, *_TABLES):
             for statement in _FILL:
-                values = {"n": sessions, "due": due, "talked": talked, "seed": seed}
+                values = {"n": sessions, "due": due, "talked": talked, "seed": ""}
                 connection.execute(statement.encode(), values, prepare=False)
         connection.execute("VACUUM ANALYZE")
 

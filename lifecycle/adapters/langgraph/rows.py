@@ -48,7 +48,6 @@ class Written:
 class Read:
     """A checkpoint as it was read."""
 
-    place: str
     namespace: str
     parent: str | None
     checkpoint: Checkpoint
@@ -182,7 +181,6 @@ def read(serde: SerializerProtocol, row: Row, found: Found) -> Read:
     }
     channels: Channels = {channel: (versions.get(channel), one) for channel, one in held.items()}
     return Read(
-        row["place"],
         longer[0] if longer else namespace,
         _long_id(parent),
         checkpoint,

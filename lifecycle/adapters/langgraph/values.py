@@ -36,7 +36,6 @@ class Storing:
 
     values: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     items: list[tuple[str | None, str]] = field(default_factory=list)
-    digests: list[str] = field(default_factory=list)
     # Whether it relies on what another checkpoint has.
     shares: bool = False
 
