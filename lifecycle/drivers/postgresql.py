@@ -128,13 +128,7 @@ class PostgresDriver(Stepper):
             work = side_by_side.steps(request.requests, self._meeting().shared)
         except side_by_side.FAILURES as error:
             return side_by_side.untried(request.requests, error)
-        try:
-            asked = next(work)
-            while True:
-                asked = work.send(self._tried(asked))
-        except StopIteration as done:
-            answers: list[Any] = done.value
-            return answers
+        return run(work, self._tried)
 
     def _tried(self, asked: Any) -> Any:
         try:

@@ -149,13 +149,7 @@ class AsyncPostgresDriver(Stepper):
             work = side_by_side.steps(request.requests, (await self._meeting()).shared)
         except side_by_side.FAILURES as error:
             return side_by_side.untried(request.requests, error)
-        try:
-            asked = next(work)
-            while True:
-                asked = work.send(await self._tried(asked))
-        except StopIteration as done:
-            answers: list[Any] = done.value
-            return answers
+        return await run_async(work, self._tried)
 
     async def _tried(self, asked: Any) -> Any:
         try:

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Container, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lifecycle.drivers.combining import NotCommitted
+from lifecycle.drivers.combining import MOST, MOST_BYTES, NotCommitted
 from lifecycle.drivers.postgresql_batch import LOCK_TIMEOUT_MS
 from lifecycle.drivers.postgresql_prepared import Prepared, Rows
 from lifecycle.errors import LifecycleError, StorageUnavailable
@@ -26,10 +26,8 @@ from lifecycle.operations import requests as r
 # Writes of one session that lock its row first, and no other.
 GROUPED: Final = frozenset({r.CreateSession, r.SaveState, r.Move, r.AddMessages, r.AcquireLease, r.ReleaseLease})
 LANES: Final = 2
-_MOST: Final = 64
 # So many at the most are not worth a second transaction.
 _FEW: Final = 8
-_MOST_BYTES: Final = 1 << 20
 PATIENCE: Final = LOCK_TIMEOUT_MS / 1000
 
 
@@ -181,7 +179,7 @@ class Group:
         unless there is nothing else: whoever is held up does not hold up those behind him.
         """
         lanes = min(LANES, self._most_lanes)
-        share = min(_MOST, max(_FEW, -(-(len(self._waiting) + self._busy.total()) // lanes)))
+        share = min(MOST, max(_FEW, -(-(len(self._waiting) + self._busy.total()) // lanes)))
         batch = self._gathered(share, self._busy) or self._gathered(share, {})
         batch.sort(key=lambda write: write.key)
         return batch
@@ -192,7 +190,7 @@ class Group:
         passed: list[Write] = []
         keys: set[tuple[str, str]] = set()
         size = 0
-        while self._waiting and len(batch) < _MOST:
+        while self._waiting and len(batch) < MOST:
             write = self._waiting[0]
             key = write.key
             if not write.answer.done():
@@ -200,7 +198,7 @@ class Group:
                     passed.append(write)
                 else:
                     size += write.size
-                    if batch and size > _MOST_BYTES:
+                    if batch and size > MOST_BYTES:
                         break
                     keys.add(key)
                     batch.append(write)

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from lifecycle.models import tables as t
 from lifecycle.models.types import Timestamp
@@ -17,16 +16,16 @@ from lifecycle.operations import requests as r
 from lifecycle.recipes import citus_keys as keys
 from lifecycle.recipes.citus_sweeps import at_now
 from lifecycle.recipes.keyed import FIELDS
-from lifecycle.recipes.portable.base import NOW, Recipe, Row, bound, p
+from lifecycle.recipes.portable.base import NOW, Recipe, Row, bound, p, padded
 from lifecycle.recipes.portable.claims import WINDOW, _in_turns, _waiting, claimable
 from lifecycle.recipes.portable.together import by_tenant
 from lifecycle.recipes.postgresql import ACTIVE_NOW, FREE, HELD_BY, LIVE
+from lifecycle.recipes.postgresql_chunks import TEXTS
 from lifecycle.recipes.statement import Statement
 
 S = t.sessions.c
-_TEXTS: Final = ARRAY(sa.Text())
 _ACTIVE: Final = {name: at_now(value) for name, value in ACTIVE_NOW.items()}
-_AMONG: Final = sa.and_(S.tenant == p("tenant"), S.session_id == sa.any_(p("ids", _TEXTS)))
+_AMONG: Final = sa.and_(S.tenant == p("tenant"), S.session_id == sa.any_(p("ids", TEXTS)))
 _UNTIL: Any = p("until", Timestamp())
 _ONE: Any = sa.literal_column("1")
 _NONE: Any = sa.literal_column("0")
@@ -89,14 +88,9 @@ def _left(tenant: bool, kinds: int, alive: int) -> Statement:
     return Statement(chosen.order_by(S.lease_expires_at).limit(sa.literal_column(str(WINDOW))))
 
 
-def _padded(names: list[str]) -> list[str]:
-    """Up to a power of two, the last again and again: each number of them would be another statement."""
-    return names + names[-1:] * ((1 << (len(names) - 1).bit_length()) - len(names)) if names else []
-
-
 def _take() -> Statement:
     """Lease what was found, where it still waits."""
-    kinds = S.kind == sa.any_(p("kinds", _TEXTS))
+    kinds = S.kind == sa.any_(p("kinds", TEXTS))
     left = sa.and_(S.available_at.is_(None), S.runs, S.lease_holder.is_not(None))
     waits = sa.or_(S.available_at <= p("now", Timestamp()), left)
     got_on = sa.or_(S.claimed_version.is_(None), S.version > S.claimed_version)
@@ -127,7 +121,7 @@ def claim_sessions(request: r.ClaimSessions) -> Recipe:
     values |= bound({f"kind_{i}": kind for i, kind in enumerate(request.kinds)})
     shape = (request.tenant is not None, len(request.kinds))
     waiting = yield _waiting(*shape), values
-    alive = _padded([row["worker_id"] for row in (yield _ALIVE, bound({"silent": at - lease}))])
+    alive = padded([row["worker_id"] for row in (yield _ALIVE, bound({"silent": at - lease}))])
     left = yield _left(*shape, len(alive)), values | bound({f"alive_{i}": name for i, name in enumerate(alive)})
     waits = _in_turns([*waiting, *left])
     claimed: list[Row] = []

@@ -11,13 +11,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert as pg_insert
 
-from lifecycle import states
 from lifecycle.graphs import bounds
 from lifecycle.models import tables as t
 from lifecycle.models.types import from_base64
 from lifecycle.operations import requests as r
-from lifecycle.recipes.portable.base import bound, is_in, key, of_key, p
-from lifecycle.recipes.postgresql import ACTIVE_NOW, CHANGED_NOW, SHOWN, allowed, fence
+from lifecycle.recipes.portable.base import bound, key, of_key, p
+from lifecycle.recipes.postgresql import ACTIVE_NOW, CHANGED_NOW, LIVE, allowed, fence
 from lifecycle.recipes.postgresql_chunks import ONE, TEXTS
 from lifecycle.recipes.statement import Single, Statement
 
@@ -39,7 +38,7 @@ def _given(**names: str) -> Any:
 
 
 def _open(fenced: bool) -> list[Any]:
-    return [of_key(t.sessions), SHOWN, is_in(S.state, states.LIVE), allowed(fenced)]
+    return [of_key(t.sessions), LIVE, allowed(fenced)]
 
 
 def _stored_values(moved: Any) -> Any:

@@ -1,10 +1,8 @@
 """What every request is, and the words that they share."""
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-Operation = Generator[Any, Any, Any]
 Row = dict[str, Any]
 SecondsMap = tuple[str, int | None]
 # Who holds the lease that a write is made under, and its epoch.

@@ -7,7 +7,7 @@ Python is decided in Python, from the locked row and the database's clock.
 
 from collections.abc import Generator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -20,6 +20,7 @@ from lifecycle.recipes.statement import Statement
 Recipe = Generator[Any, Any, Any]
 
 
+T = TypeVar("T")
 Row = dict[str, Any]
 
 
@@ -156,3 +157,8 @@ def set_row(row: Row, values: Row) -> Recipe:
     """Write columns of a locked row and keep the mapping in step."""
     yield setting(t.sessions, own_key(row), values)
     row.update(values)
+
+
+def padded(values: list[T]) -> list[T]:
+    """Up to a power of two, the last again and again: each number of them would be another statement to compile."""
+    return values + values[-1:] * ((1 << (len(values) - 1).bit_length()) - len(values)) if values else []

@@ -25,6 +25,7 @@ from lifecycle.recipes.portable.base import (
     of_key,
     own_key,
     p,
+    padded,
     set_row,
     setting,
 )
@@ -111,8 +112,7 @@ def _drop_superseded(request: r.MakeCheckpoint, row: Row, documents: Row) -> Rec
     gone = policy.superseded([(kept["seq"], kept.get("created_at", row["now"])) for kept in found])[:_AT_ONCE]
     if not gone:
         return
-    # Filled up to a power of two: few statements to compile and prepare, and one to send.
-    gone += gone[-1:] * ((1 << (len(gone) - 1).bit_length()) - len(gone))
+    gone = padded(gone)
     values = key(request) | {f"p_seq_{i}": seq for i, seq in enumerate(gone)}
     read, delete = _of_seqs(len(gone))
     dropped = yield read, values

@@ -22,7 +22,7 @@ _DROP_ENTRIES = Statement(
         of_key(t.entries), E.number >= p("first", E.number.type), E.number <= p("last", E.number.type)
     )
 )
-_DROP_VALUE = Statement(sa.delete(t.values).where(of_key(t.values), t.values.c.name == p("name")))
+DELETE_VALUE = Statement(sa.delete(t.values).where(of_key(t.values), t.values.c.name == p("name")))
 
 
 def collect(row: Row, *, pieces: bool = True) -> Recipe:
@@ -48,4 +48,4 @@ def collect(row: Row, *, pieces: bool = True) -> Recipe:
         }
         unneeded = [value["name"] for value in names if value["name"] not in needed]
         if unneeded:
-            yield Many(_DROP_VALUE, [{**of, "p_name": name} for name in unneeded])
+            yield Many(DELETE_VALUE, [{**of, "p_name": name} for name in unneeded])

@@ -30,6 +30,7 @@ from lifecycle.recipes.portable.base import (
     of_key,
     own_key,
     p,
+    padded,
     set_row,
 )
 from lifecycle.recipes.statement import Many, Statement
@@ -144,7 +145,7 @@ def _store_values(of: Row, values: tuple[tuple[str, str | None, str], ...]) -> R
 
 
 def _parts(names: list[str]) -> Iterable[list[str]]:
-    return (names[start : start + _SOME] for start in range(0, len(names), _SOME))
+    return (padded(names[start : start + _SOME]) for start in range(0, len(names), _SOME))
 
 
 @cache
@@ -286,9 +287,8 @@ def _collect(of: Row) -> Recipe:
         own_runs, own_names = needs_of(row)
         runs += own_runs
         names.update(own_names)
-    kept = _merged(runs)
     items = yield _ALL_ITEMS, of
-    gone = outside([item["number"] for item in items], kept)
+    gone = outside([item["number"] for item in items], runs)
     for first, last in gone:
         yield _DROP_ITEMS, {**of, "p_first": first, "p_last": last}
     lost = {number for first, last in gone for number in range(first, last + 1)}

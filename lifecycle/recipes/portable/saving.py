@@ -28,7 +28,7 @@ from lifecycle.recipes.portable.base import (
     set_row,
     setting,
 )
-from lifecycle.recipes.portable.collecting import collect
+from lifecycle.recipes.portable.collecting import DELETE_VALUE, collect
 from lifecycle.recipes.statement import Many, Statement
 
 V = t.values.c
@@ -118,7 +118,6 @@ _FREE = Statement(
         sa.func.substr(V.name, 1, 1) == p("initial", V.name.type),
     )
 )
-DELETE_VALUE = Statement(sa.delete(t.values).where(of_key(t.values), V.name == p("name")))
 _VALUE = ("tenant", "session_id", "name", "version", "content")
 
 
