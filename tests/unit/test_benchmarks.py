@@ -1,6 +1,9 @@
 """What the benchmark reckons with: bounds, tables, and who is timed when."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from benchmarks.asks import ASKS, Ask
 from benchmarks.charts import Chart
 from benchmarks.grid import Grid
 from benchmarks.measure import Pair, alternate, compare, warming
+from benchmarks.placing import apart
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,18 @@ def test_time_that_is_over_ends_it() -> None:
     """Past the time, every call is still measured five times, and then no more."""
     (result,) = compare("here", [Pair("call", lambda _: None, lambda _: None)], 1000, lambda: None, until=0.0)
     assert result.turns == 5
+
+
+def test_caller_and_server_have_cores_of_their_own() -> None:
+    """While one caller is timed; afterwards both may run where they could before."""
+    before = os.sched_getaffinity(0)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as server:
+        with apart(server.pid) as done:
+            caller, theirs = os.sched_getaffinity(0), os.sched_getaffinity(server.pid)
+            assert done == (len(before) > 1)
+            assert (len(caller), theirs) == (1, before - caller) if done else theirs == caller == before
+        assert os.sched_getaffinity(0) == os.sched_getaffinity(server.pid) == before
+        server.communicate(b"\n")
 
 
 def test_any_number_of_calls_can_be_compared() -> None:
