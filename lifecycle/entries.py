@@ -6,7 +6,7 @@ says which it is made of, and in what order, by runs of numbers: those of `entri
 found by their digest.
 """
 
-import base64
+import binascii
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +40,7 @@ class Entries(NamedTuple):
 
 def digest(text: str) -> str:
     """What tells a text from others: 128 bits of BLAKE2b, in 22 characters of base64."""
-    return base64.b64encode(hashlib.blake2b(text.encode(), digest_size=16).digest())[:DIGEST_CHARS].decode()
+    return binascii.b2a_base64(hashlib.blake2b(text.encode(), digest_size=16).digest())[:DIGEST_CHARS].decode()
 
 
 def runs_of(holder: Mapping[str, Any]) -> list[Run]:

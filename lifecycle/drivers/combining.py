@@ -136,6 +136,8 @@ class Group:
     def _take(self, batch: list[Write]) -> None:
         """Add what waits, up to a number and a size."""
         with self._guard:
+            if not self._waiting:
+                return
             room = MOST_BYTES - self._size(batch[0].work)
             while self._waiting and len(batch) < MOST:
                 first = self._waiting[0]
