@@ -17,7 +17,7 @@ _CAN: Final = hasattr(os, "sched_setaffinity")
 
 @contextlib.contextmanager
 def apart(server: int) -> Iterator[bool]:
-    """This thread, and those it starts, on the first of its cores, and a server's processes on the others.
+    """Keep the calling thread, and those it starts, to the first of its cores, and a server's processes on the others.
 
     `server` is the process id of the server; its processes to come follow. Gives whether it could be done: it takes
     Linux and two cores. Afterwards all may run where they could before.

@@ -3,7 +3,8 @@
 A checkpoint stands at a place: its namespace and its id, so that the ones of a namespace follow each other. What it needs
 is a JSON list of runs of items, `[first, last]`, and of names of values. Runs of items that came with it are counted
 from its first item and written as negative numbers, as that item's number is given by the database only when it is
-stored. Writes are lines: the names of the values that the line needs, a space, and the rest.
+stored. Writes are lines: the names of the values that the line needs, a space, and the rest. So are items, each behind
+its number and a space, in the row of the checkpoint that they came with: most are smaller than a row's own cost.
 """
 
 import json
@@ -15,6 +16,7 @@ from lifecycle.entries import Run, digest
 BETWEEN: Final = "\x1f"
 _AFTER: Final = "\x20"
 _DIGEST: Final = "\x1e"
+_MORE: Final = "\x1d"
 # Of the 255 characters that a place may have, so many are the namespace's.
 _LONGEST: Final = 200
 
@@ -60,18 +62,45 @@ def needed(text: str | None, first: int | None = None) -> tuple[list[Run], list[
     return runs, [one for one in found if isinstance(one, str)]
 
 
-def written_line(names: Iterable[str], content: str) -> str:
-    """A line of writes."""
+def line_needing(names: Iterable[str], content: str) -> str:
+    """A line: of writes, or of an item that has no number yet."""
     return f"{','.join(names)} {content}\n"
 
 
 def lines(writes: str | None) -> list[tuple[list[str], str]]:
     """The lines of writes: the names of the values that each needs, and the rest."""
-    found = []
-    for line in (writes or "").split("\n")[:-1]:
-        names, _, content = line.partition(" ")
-        found.append((names.split(",") if names else [], content))
-    return found
+    return [said(line) for line in (writes or "").splitlines()]
+
+
+def said(line: str) -> tuple[list[str], str]:
+    """The names of the values that a line needs, and the rest of it."""
+    names, _, content = line.partition(" ")
+    return names.split(",") if names else [], content
+
+
+def numbered_lines(items: Iterable[str], first: int, most: int) -> list[str]:
+    """The lines of items, numbered from `first` on: in texts of at most so many characters, but for longer lines."""
+    texts: list[list[str]] = [[]]
+    size = 0
+    for number, line in enumerate(items, first):
+        numbered_ = f"{number} {line}"
+        size += len(numbered_)
+        if size > most and texts[-1]:
+            texts.append([])
+            size = len(numbered_)
+        texts[-1].append(numbered_)
+    return ["".join(lines_) for lines_ in texts]
+
+
+def place_of_more(first: int, part: int) -> str:
+    """Where items stand for which a checkpoint's row has no room: at no namespace's place."""
+    return f"{_MORE}{first}-{part}"
+
+
+def items_of(text: str | None) -> dict[int, str]:
+    """The line of each item of a row, by its number."""
+    numbered_ = (line.partition(" ") for line in (text or "").splitlines())
+    return {int(number): line for number, _, line in numbered_}
 
 
 def needs_of(row: Mapping[str, Any]) -> tuple[list[Run], list[str]]:

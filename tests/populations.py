@@ -198,10 +198,10 @@ def _add_session(
                 "needs": "[[2,2]]",
                 "body": content,
                 "writes": "a b\n",
+                "new_items": "2 v c\n",
             },
-            {**key, "place": "1f1", "run_id": None, "first_item": None, "needs": None, "body": None, "writes": None},
+            {**dict.fromkeys(column.name for column in t.graph_checkpoints.c), **key, "place": "1f1"},
         ]
-        buffer[t.graph_items].append({**key, "number": 2, "needs": '["v"]', "content": content})
         buffer[t.graph_values].append({**key, "name": "v", "needs": None, "content": content})
     number += 1
     buffer[t.transitions].append(_line(number, key, 1, "create", None, "active", dice))

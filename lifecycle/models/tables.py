@@ -350,32 +350,17 @@ class GraphCheckpointRow(Base, table=True):
     first_item: int | None = _col(sa.BigInteger(), null=True)
     # Which items and values it is made of.
     needs: str | None = _col(long_text(), null=True)
-    # NULL where writes came before the checkpoint itself.
+    # NULL where writes came before the checkpoint itself, and where it was removed but for what others share of it.
     body: str | None = _col(Base64(), null=True)
     # A line for each call that stored some.
     writes: str | None = _col(long_text(), null=True)
+    # A line for each element of a list that came with it, which other checkpoints may share.
+    new_items: str | None = _col(long_text(), null=True)
 
     __table_args__ = (
         PrimaryKeyConstraint("tenant", "session_id", "place"),
         _partial("ix_session_graph_checkpoints_run", "tenant", "run_id", where="run_id IS NOT NULL"),
         _OPTIONS,
-    )
-
-
-class GraphItemRow(Base, table=True):
-    """Elements of a list in a graph's state, which its checkpoints may share. It never changes."""
-
-    __tablename__ = "session_graph_items"
-
-    tenant: str = _col(key_text())
-    session_id: str = _col(key_text())
-    number: int = _col(sa.BigInteger())
-    needs: str | None = _col(long_text(), null=True)
-    content: str = _col(Base64())
-
-    __table_args__ = (
-        PrimaryKeyConstraint("tenant", "session_id", "number"),
-        {**_OPTIONS, "postgresql_with": {"toast_tuple_target": 2704}},
     )
 
 
@@ -516,7 +501,6 @@ approvals = table(ApprovalRow)
 connections = table(ConnectionRow)
 tokens = table(TokenRow)
 graph_checkpoints = table(GraphCheckpointRow)
-graph_items = table(GraphItemRow)
 graph_values = table(GraphValueRow)
 workers = table(WorkerRow)
 worker_jobs = table(WorkerJobRow)
@@ -536,6 +520,5 @@ CHILDREN: tuple[sa.Table, ...] = (
     connections,
     tokens,
     graph_checkpoints,
-    graph_items,
     graph_values,
 )

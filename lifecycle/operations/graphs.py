@@ -22,7 +22,6 @@ from lifecycle.operations.requests import (
 from lifecycle.operations.typing import Steps
 
 Values = Sequence[tuple[str, str | None, str]]
-Parts = tuple[dict[int, Row], dict[str, Row]]
 
 
 def put_graph_checkpoint(
@@ -32,7 +31,7 @@ def put_graph_checkpoint(
     *,
     body: str,
     needs: str | None,
-    items: Sequence[tuple[str | None, str]],
+    items: Sequence[str],
     values: Values,
     run_id: str | None = None,
     parent: GraphParent | None = None,
@@ -45,7 +44,7 @@ def put_graph_checkpoint(
     """
     session_id = context.check_id(session_id)
     fence = fence_of(context.tenant, session_id, lease)
-    for content in (body, *(content for *_, content in items), *(content for *_, content in values)):
+    for content in (body, *items, *(content for *_, content in values)):
         _check_size(context, content)
     first = yield PutGraphCheckpoint(
         context.tenant,
@@ -84,18 +83,18 @@ def put_graph_writes(
 
 def read_graph(
     context: Context, session_id: str, namespace: str, place: str | None
-) -> Steps[tuple[Row, dict[int, Row], dict[str, Row]] | None]:
+) -> Steps[tuple[Row, dict[int, str], dict[str, Row]] | None]:
     """The checkpoint at a place, or the latest of a namespace, with the items and values that it needs."""
-    found: tuple[Row, dict[int, Row], dict[str, Row]] | None
+    found: tuple[Row, dict[int, str], dict[str, Row]] | None
     found = yield ReadGraph(context.tenant, context.check_id(session_id), namespace, place)
     return found
 
 
 def read_graph_rows(
     context: Context, session_id: str, places: Sequence[str]
-) -> Steps[tuple[list[Row], dict[int, Row], dict[str, Row]]]:
+) -> Steps[tuple[list[Row], dict[int, str], dict[str, Row]]]:
     """Those of the checkpoints at some places that are there, with what they need."""
-    found: tuple[list[Row], dict[int, Row], dict[str, Row]]
+    found: tuple[list[Row], dict[int, str], dict[str, Row]]
     found = yield ReadGraphRows(context.tenant, context.check_id(session_id), tuple(places))
     return found
 

@@ -32,7 +32,7 @@ _FIRST_DOCUMENTS: Final = 32
 _LONGEST_PAGE: Final = 2048
 _SMALL_PAGE: Final = 1024 * 1024
 _DOCUMENTS: Final = (
-    t.session_states, t.entries, t.values, t.checkpoints, t.graph_checkpoints, t.graph_items, t.graph_values,
+    t.session_states, t.entries, t.values, t.checkpoints, t.graph_checkpoints, t.graph_values,
 )  # fmt: skip
 
 Take = Callable[[sa.Table, list[Row]], Call | None]

@@ -16,7 +16,7 @@ from lifecycle.recipes.portable.base import Recipe, p
 from lifecycle.recipes.statement import Many, Statement
 
 _TABLES = (
-    t.session_states, t.entries, t.values, t.checkpoints, t.graph_checkpoints, t.graph_items, t.graph_values,
+    t.session_states, t.entries, t.values, t.checkpoints, t.graph_checkpoints, t.graph_values,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from lifecycle.recipes.postgresql import ACTIVE_NOW, CHANGED_NOW, LIVE, allowed,
 from lifecycle.recipes.postgresql_chunks import ONE, TEXTS
 from lifecycle.recipes.statement import Single, Statement
 
-S, C, I, V = t.sessions.c, t.graph_checkpoints.c, t.graph_items.c, t.graph_values.c  # noqa: E741 - as in the portable recipes
+S, C, V = t.sessions.c, t.graph_checkpoints.c, t.graph_values.c
 _COUNT: Any = sa.cast(p("count"), sa.BigInteger())
 _AS_IT_WAS: Final = (
     C.place == p("parent"),
@@ -49,6 +49,14 @@ def _stored_values(moved: Any) -> Any:
     return insert.on_conflict_do_nothing().cte("stored_values")
 
 
+def _numbered_lines(first: Any) -> Any:
+    """The lines of items, as `lifecycle.graphs.numbered_lines` makes them."""
+    given = _given(items="line")
+    line = sa.func.concat(first + given.c.at - ONE, sa.literal_column("' '"), given.c.line)
+    lines = sa.func.string_agg(line, sa.literal_column("''")).aggregate_order_by(given.c.at)
+    return sa.select(lines).select_from(given).scalar_subquery()
+
+
 @cache
 def put_statement(fenced: bool, shares: bool, items: bool, values: bool) -> Statement:
     """Number the new items, and store them, the values and the checkpoint."""
@@ -71,21 +79,16 @@ def put_statement(fenced: bool, shares: bool, items: bool, values: bool) -> Stat
     parts = []
     if values:
         parts.append(_stored_values(changed))
-    if items:
-        given = _given(item_needs="needs", item_contents="content")
-        chosen = sa.select(
-            changed.c.tenant,
-            changed.c.session_id,
-            changed.c.first + given.c.at - ONE,
-            given.c.needs,
-            from_base64(given.c.content),
-        ).select_from(changed.join(given, sa.true()))
-        columns = ["tenant", "session_id", "number", "needs", "content"]
-        parts.append(sa.insert(t.graph_items).from_select(columns, chosen).cte("stored_items"))
     first = changed.c.first if items else sa.null()
-    row = sa.select(changed.c.tenant, changed.c.session_id, first, *(p(name, C[name].type) for name in _ROW))
-    insert = pg_insert(t.graph_checkpoints).from_select(["tenant", "session_id", "first_item", *_ROW], row)
-    given_again = {name: insert.excluded[name] for name in ("first_item", *_ROW) if name != "place"}
+    row = [changed.c.tenant, changed.c.session_id, first, *(p(name, C[name].type) for name in _ROW)]
+    columns = ["tenant", "session_id", "first_item", *_ROW]
+    if items:
+        row.append(_numbered_lines(changed.c.first))
+        columns.append("new_items")
+    insert = pg_insert(t.graph_checkpoints).from_select(columns, sa.select(*row))
+    given_again: dict[str, Any] = {name: insert.excluded[name] for name in ("first_item", *_ROW) if name != "place"}
+    if items:
+        given_again["new_items"] = sa.func.concat(C.new_items, insert.excluded.new_items)
     upsert = insert.on_conflict_do_update(index_elements=["tenant", "session_id", "place"], set_=given_again)
     parts.append(upsert.cte("stored"))
     return Statement(sa.select(changed.c.first).add_cte(*parts))
@@ -122,11 +125,15 @@ WITH held AS (
 ), runs AS (
     SELECT (one ->> 0)::bigint AS first, (one ->> 1)::bigint AS last, first_item FROM said
     WHERE jsonb_typeof(one) = 'array'
+), lines AS MATERIALIZED (
+    SELECT split_part(line, ' ', 1)::bigint AS number, substr(line, strpos(line, ' ') + 1) AS said
+    FROM session_graph_checkpoints i, string_to_table(rtrim(i.new_items, E'\n'), E'\n') AS line
+    WHERE i.tenant = :p_tenant AND i.session_id = :p_session_id AND i.new_items IS NOT NULL AND EXISTS (SELECT FROM runs)
 ), items AS (
-    SELECT DISTINCT i.number, i.needs, i.content
+    SELECT DISTINCT l.number, l.said
     FROM runs
-    JOIN session_graph_items i ON i.tenant = :p_tenant AND i.session_id = :p_session_id
-    AND i.number BETWEEN CASE WHEN runs.first < 0 THEN runs.first_item - 1 - runs.first ELSE runs.first END
+    JOIN lines l
+    ON l.number BETWEEN CASE WHEN runs.first < 0 THEN runs.first_item - 1 - runs.first ELSE runs.first END
     AND CASE WHEN runs.last < 0 THEN runs.first_item - 1 - runs.last ELSE runs.last END
 ), names AS (
     SELECT one #>> '{{}}' AS name FROM said WHERE jsonb_typeof(one) = 'string'
@@ -134,7 +141,7 @@ WITH held AS (
     SELECT named.name
     FROM held, string_to_table(held.writes, E'\\n') AS line, string_to_table(split_part(line, ' ', 1), ',') AS named(name)
     UNION
-    SELECT needed.name FROM items, jsonb_array_elements_text(items.needs::jsonb) AS needed(name)
+    SELECT needed.name FROM items, string_to_table(split_part(items.said, ' ', 1), ',') AS needed(name)
 ), own AS (
     SELECT v.name, v.needs, v.content
     FROM names
@@ -143,7 +150,7 @@ WITH held AS (
     SELECT DISTINCT needed.name FROM own, jsonb_array_elements_text(own.needs::jsonb) AS needed(name)
 )
 SELECT 'row' AS part, first_item AS number, place AS name, needs, {body} AS content, writes FROM held
-UNION ALL SELECT 'item', number, NULL, needs, {content}, NULL FROM items
+UNION ALL SELECT 'item', number, NULL, NULL, said, NULL FROM items
 UNION ALL SELECT 'value', NULL, name, needs, {content}, NULL FROM own
 UNION ALL SELECT 'value', NULL, v.name, v.needs, {inner}, NULL
 FROM inner_names
@@ -183,8 +190,7 @@ def _bind_put(request: r.PutGraphCheckpoint) -> dict[str, Any]:
     if request.parent is not None:
         values |= dict(zip(("parent", "parent_needs", "parent_first"), request.parent, strict=True))
     if request.items:
-        values |= {"item_needs": [needs for needs, _ in request.items]}
-        values |= {"item_contents": [content for _, content in request.items]}
+        values["items"] = list(request.items)
     return key(request) | fence(request) | bound(values | _bind_values(request.values))
 
 
@@ -200,11 +206,11 @@ def _bind_read(request: r.ReadGraph) -> dict[str, Any]:
 
 def _read(_request: Any, rows: list[dict[str, Any]]) -> Any:
     row = None
-    items: dict[int, dict[str, Any]] = {}
+    items: dict[int, str] = {}
     values: dict[str, dict[str, Any]] = {}
     for part in rows:
         if part["part"] == "item":
-            items[part["number"]] = part
+            items[part["number"]] = part["content"]
         elif part["part"] == "value":
             values[part["name"]] = part
         else:

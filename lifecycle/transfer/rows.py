@@ -6,6 +6,7 @@ within JSON, 1e22 and the order of keys would depend on who reads it.
 
 import base64
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -34,7 +35,6 @@ _DOCUMENTS: Final = {
     t.approvals.name: ("details",),
     t.connections.name: ("client",),
     t.graph_checkpoints.name: ("needs",),
-    t.graph_items.name: ("needs",),
     t.graph_values.name: ("needs",),
 }
 _ONE_OF: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
@@ -44,6 +44,8 @@ _ONE_OF: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (t.approvals.name, "state"): ("pending", "approved", "rejected", "expired"),
     (t.messages.name, "encoding"): ("text", "json"),
 }
+# As `lifecycle.graphs.numbered_lines` makes them; the number is read as one by the database.
+_ITEMS: Final = re.compile(r"(?:[1-9][0-9]{0,17} [^ \n]* [^ \n]+\n)+")
 _LEAST: Final = {
     (t.sessions.name, "version"): 1,
     (t.sessions.name, "next_seq"): 1,
@@ -56,7 +58,6 @@ _LEAST: Final = {
     (t.checkpoints.name, "entries_from"): 1,
     (t.entries.name, "number"): 1,
     (t.graph_checkpoints.name, "first_item"): 1,
-    (t.graph_items.name, "number"): 1,
     (t.transitions.name, "id"): 1,
 }
 # The number of a transaction means something in the database that gave it only.
@@ -213,6 +214,13 @@ def _bytes(value: Any) -> str:
     return text
 
 
+def _items(value: Any) -> str:
+    text = _text(value)
+    if not _ITEMS.fullmatch(text):
+        raise ValueError(f"must be lines of a number, names and a content, with a space between, not {_shown(value)}")
+    return text
+
+
 def _one_of(allowed: tuple[str, ...]) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in allowed:
@@ -272,6 +280,8 @@ def _reader(table: sa.Table, column: sa.Column[Any]) -> Callable[[Any], Any]:
 def _text_reader(place: tuple[str, str], column: sa.Column[Any]) -> Callable[[Any], Any]:
     if place in _ONE_OF:
         return _one_of(_ONE_OF[place])
+    if column is t.graph_checkpoints.c.new_items:
+        return _items
     if column.name in _DOCUMENTS.get(place[0], ()):
         return _document
     if column.name == "session_id":

@@ -272,7 +272,7 @@ def of_graphs(manager: Any) -> None:
     first = place("", "1")
     given: dict[str, Any] = {
         "body": "AAAA",
-        "items": [(None, "AAAA")] * 2,
+        "items": [" AAAA\n"] * 2,
         "values": [("v", None, "AAAA"), ("w", None, "AAAA")],
     }
     run(manager, graphs.put_graph_checkpoint, "graph", first, needs='[[-1,-2],"v","w"]', run_id="r", **given)

@@ -33,12 +33,14 @@ from lifecycle import (
 from lifecycle.adapters.langgraph import LifecycleSaver
 from lifecycle.archive.restoring import restore
 from lifecycle.archive.store import Archive
+from lifecycle.graphs import items_of
 from lifecycle.models import tables as t
+from lifecycle.recipes.portable import graphs as portable_graphs
 from lifecycle.transfer.exporting import export_sessions
 from lifecycle.transfer.importing import import_sessions
 from tests.managers import backdate, connected
 
-GRAPH = (t.graph_checkpoints, t.graph_items, t.graph_values)
+GRAPH = (t.graph_checkpoints, t.graph_values)
 
 
 def config_of(thread_id: str, **more: Any) -> Any:
@@ -65,17 +67,17 @@ def values_at(saver: Any, config: Any) -> Any:
 
 
 def counts(url: str, thread_id: str | None = None) -> list[int]:
-    """How many rows each table of graphs holds."""
+    """How many checkpoints are stored, how many items of lists, and how many large values."""
     with connected(url) as connection:
-        return [
-            connection.scalar(
-                sa.select(sa.func.count())
-                .select_from(table)
-                .where(sa.true() if thread_id is None else table.c.session_id == thread_id)
-            )
-            or 0
+        checkpoints, values = (
+            connection.execute(
+                sa.select(table).where(sa.true() if thread_id is None else table.c.session_id == thread_id)
+            ).all()
             for table in GRAPH
-        ]
+        )
+    assert all(row.body or row.writes or row.new_items for row in checkpoints)
+    there = [row for row in checkpoints if row.body or row.writes]
+    return [len(there), sum(len(items_of(row.new_items)) for row in checkpoints), len(values)]
 
 
 @pytest.fixture
@@ -268,6 +270,57 @@ def test_a_checkpoint_that_was_put_again_is_not_built_on(manager: SessionManager
     other.delete_for_runs(["r"])
     config = put(saver, config, 2, many=[*many, "more"])
     assert values_at(LifecycleSaver(manager), config) == {"many": [*many, "more"]}
+
+
+def test_a_list_for_which_a_row_has_no_room(
+    manager: SessionManager, migrated_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its elements stand in several rows, where a database takes so much and no more."""
+    monkeypatch.setattr(portable_graphs, "_MOST_CHARS", 500)
+    saver = LifecycleSaver(manager)
+    many = texts(30)
+    first = put(saver, config_of("t"), 1, many=many)
+    second = put(saver, first, 2, many=[*many, *texts(20)])
+    assert values_at(LifecycleSaver(manager), first) == {"many": many}
+    assert len(list(saver.list(config_of("t")))) == 2
+    assert counts(migrated_url)[:2] == [2, 50]
+    last = put(saver, second, 3, many=many[10:])
+    saver.prune(["t"])
+    assert values_at(LifecycleSaver(manager), last) == {"many": many[10:]}
+    assert counts(migrated_url)[:2] == [1, 20]
+
+
+def test_a_removed_checkpoint_leaves_what_others_share(manager: SessionManager, migrated_url: str) -> None:
+    """It is gone for all; written to and put again, it does what a new one does, and the others stay whole."""
+    saver = LifecycleSaver(manager)
+    many = texts(4)
+    checkpoint = checkpoint_of(1, many=many)
+    one = config_of("t", run_id="one")
+    first = saver.put(one, checkpoint, {"step": 1}, {"many": 1})
+    second = put(saver, first, 2, many=[*many, "more " * 100])
+    saver.delete_for_runs(["one"])
+    saver.delete_for_runs(["one"])
+    assert counts(migrated_url) == [1, 5, 5]
+    assert saver.get_tuple(first) is None
+    assert [found.config for found in saver.list(config_of("t"))] == [second]
+    saver.put_writes(first, [("many", "written")], "task")
+    assert saver.get_tuple(first) is None
+    again: Any = {**checkpoint, "channel_values": {"many": texts(3)}}
+    saver.put(one, again, {"step": 1}, {"many": 1})
+    found = LifecycleSaver(manager).get_tuple(first)
+    assert found is not None
+    assert found.checkpoint["channel_values"] == again["channel_values"]
+    assert found.pending_writes == [("task", "many", "written")]
+    assert values_at(LifecycleSaver(manager), second) == {"many": [*many, "more " * 100]}
+    saver.delete_for_runs(["one"])
+    assert counts(migrated_url) == [1, 5, 5]
+    assert values_at(LifecycleSaver(manager), second) == {"many": [*many, "more " * 100]}
+    saver.copy_thread("t", "copied")
+    assert values_at(
+        LifecycleSaver(manager), {**second, "configurable": {**second["configurable"], "thread_id": "copied"}}
+    ) == {"many": [*many, "more " * 100]}
+    saver.prune(["t", "copied"], strategy="delete")
+    assert counts(migrated_url) == [0, 0, 0]
 
 
 def test_what_no_checkpoint_needs_is_removed(manager: SessionManager, migrated_url: str) -> None:

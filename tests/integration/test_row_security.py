@@ -110,7 +110,7 @@ def fill(url: str) -> None:
     with connected(url) as connection:
         for tenant in ("ours", "theirs"):
             connection.execute(sa.insert(t.samples).values(tenant=tenant, name="n", sampled_at=now, value=1.0))
-            for table in (t.idempotency_keys, t.graph_checkpoints, t.graph_items, t.graph_values):
+            for table in (t.idempotency_keys, t.graph_checkpoints, t.graph_values):
                 row = {column.name: _value(column) for column in table.c if not column.nullable}
                 connection.execute(sa.insert(table).values(row | {"tenant": tenant}))
 

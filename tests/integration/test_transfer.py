@@ -268,6 +268,11 @@ def replaced(number: int, old: bytes, new: bytes) -> Callable[[list[bytes]], Non
         (replaced(1, b"2026-11-21T", b"2026-13-21T"), "sessions.last_message_at", "must be a time"),
         (replaced(1, b"2026-11-21T", b"0026-11-21T"), "sessions.last_message_at", "of the year 1000 or later"),
         (replaced(1, b'"session_id":"', b'"session_id":"","y":"'), "sessions.session_id", "must not be empty"),
+        (
+            replaced(1, b'"new_items":"2 v', b'"new_items":"two v'),
+            "session_graph_checkpoints.new_items",
+            "lines of a number",
+        ),
         (replaced(1, b'"message_id":"m3"', b'"message_id":"m2"'), "session_messages.message_id", "two messages 'm2'"),
         (lambda lines: lines.pop(1), None, "belongs to session"),
         (lambda lines: lines.insert(1, lines[1]), None, "is here twice"),

@@ -23,8 +23,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
-down_revision = "0004"
+revision = "next"
+down_revision = "{head}"
 branch_labels = None
 depends_on = None
 
@@ -55,7 +55,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     """A release with one more revision, whose name this is."""
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "versions" / "0005_moods.py").write_text(NEXT)
+    (folder / "versions" / "next_moods.py").write_text(NEXT.format(head=migrate.head()))
     made = migrate._config
 
     def config() -> Config:
@@ -65,7 +65,7 @@ def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
 
     monkeypatch.setattr(migrate, "_config", config)
     migrate.head.cache_clear()
-    yield "0005"
+    yield "next"
     migrate.head.cache_clear()
 
 
@@ -123,13 +123,13 @@ def test_an_older_store_is_brought_up_to_date(migrated_jsonl_url: str, request: 
     with SessionManager.open(migrated_jsonl_url) as manager:
         manager.create_session(session_id="s", title="old")
         manager.save_state("s", context={"a": 1})
-    revision = request.getfixturevalue("next_release")
+    former, revision = migrate.head(), request.getfixturevalue("next_release")
     with SessionManager.open(migrated_jsonl_url) as manager:
-        with pytest.raises(SchemaOutdated, match=r"at revision 0004, this release needs 0005"):
+        with pytest.raises(SchemaOutdated, match=f"at revision {former}, this release needs {revision}"):
             manager.get_session("s")
         with pytest.raises(SchemaOutdated):
             manager.save_state("s", step=1)
-        assert '"revision":"0004"' in header(migrated_jsonl_url)
+        assert f'"revision":"{former}"' in header(migrated_jsonl_url)
         manager.setup()
         assert f'"revision":"{revision}"' in header(migrated_jsonl_url)
         manager.save_state("s", step=1)

@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-import pytest
 import sqlalchemy as sa
 
 from lifecycle import SessionManager, migrate
@@ -15,23 +14,6 @@ CONVERSATIONS: dict[str, Any] = {
     "empty": [],
     "none": None,
 }
-
-
-URLS = {
-    "sqlite": "sqlite_url",
-    "postgresql": "postgres_url",
-    "postgresql15": "postgres15_url",
-    "mariadb": "mariadb_url",
-    "jsonl": "jsonl_url",
-}
-
-
-@pytest.fixture(params=URLS)
-def url(request: pytest.FixtureRequest) -> str:
-    """The URL of a database of the test's own: nobody else is to have the schema that it goes back to."""
-    own = str(request.getfixturevalue(URLS[request.param]))
-    migrate.upgrade(own)
-    return own
 
 
 def _old(url: str) -> dict[str, list[Any]]:

@@ -11,7 +11,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from lifecycle.adapters.langgraph.texts import content_of, content_of_line, line_of, packed
 from lifecycle.adapters.langgraph.values import Found, Listed, Stored, Storing, Typed, relative, store
 from lifecycle.errors import InvalidArgument
-from lifecycle.graphs import BETWEEN, lines, needed, needs_text, parted, short, written_line
+from lifecycle.graphs import BETWEEN, line_needing, lines, needed, needs_text, parted, short
 
 Row = Mapping[str, Any]
 Channels = dict[str, tuple[Any, Stored]]
@@ -156,7 +156,7 @@ def written(
     names = list(dict.fromkeys(name for *_, stored in held for name in stored.names()))
     index = {name: i for i, name in enumerate(names)}
     content = [_short_id(task_id), task_path, *([i, channel, stored.form(index)] for i, channel, stored in held)]
-    return written_line(names, line_of(content)), storing
+    return line_needing(names, line_of(content)), storing
 
 
 def read(serde: SerializerProtocol, row: Row, found: Found) -> Read:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from lifecycle.adapters.langgraph.msgpack import LARGE, NotMsgpack, elements, large_parts, list_head
 from lifecycle.adapters.langgraph.texts import content_of, packed, size_of, text_of
 from lifecycle.entries import DIGEST_CHARS, Run, arrange
-from lifecycle.graphs import needed, needs_text, numbered
+from lifecycle.graphs import line_needing, needed, needs_text, numbered, said
 
 Typed = tuple[str, bytes]
 Part = bytes | str
@@ -32,10 +32,10 @@ _NEW: Final = 1 << 61
 
 @dataclass(slots=True)
 class Storing:
-    """What one call stores: values by name, and new items in order."""
+    """What one call stores: values by name, and the lines of new items in order."""
 
     values: dict[str, tuple[str | None, str]] = field(default_factory=dict)
-    items: list[tuple[str | None, str]] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
     # Whether it relies on what another checkpoint has.
     shares: bool = False
 
@@ -81,14 +81,10 @@ class Listed:
 
     def placed(self, first: int) -> "Listed":
         """The same, once its new items have numbers from `first` on."""
-        runs: list[Run] = []
-        for start, end in self.runs:
-            moved = (start - _NEW + first, end - _NEW + first) if start >= _NEW else (start, end)
-            if runs and runs[-1][1] == moved[0] - 1:
-                runs[-1] = (runs[-1][0], moved[1])
-            else:
-                runs.append(moved)
-        return Listed(self.kind, self.count, runs, self.digests, self.rest)
+        moved = [
+            (start - _NEW + first, end - _NEW + first) if start >= _NEW else (start, end) for start, end in self.runs
+        ]
+        return Listed(self.kind, self.count, _joined_runs(moved), self.digests, self.rest)
 
 
 Stored = Whole | Listed
@@ -97,6 +93,17 @@ Stored = Whole | Listed
 def relative(runs: Iterable[Run]) -> list[Run]:
     """Runs with those of new items counted from the first of them, as negative numbers."""
     return [(_NEW - 1 - start, _NEW - 1 - end) if start >= _NEW else (start, end) for start, end in runs]
+
+
+def _joined_runs(runs: Iterable[Run]) -> list[Run]:
+    """Runs in their order, those that follow each other as one."""
+    joined: list[Run] = []
+    for start, end in runs:
+        if joined and joined[-1][1] == start - 1:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def digest(data: bytes) -> str:
@@ -114,7 +121,8 @@ def store(typed: Typed, into: Storing, *, listed: bool = False, before: Stored |
     parts = _cut(kind, data, into)
     if size_of([part for part in parts if isinstance(part, bytes)]) > _INLINE or len(parts) > _PARTS:
         name = digest(kind.encode() + b":" + data)
-        into.values[name] = _skeleton(parts)
+        names, content = _skeleton(parts)
+        into.values[name] = needs_text((), names), content
         parts = (name,)
     return Whole(kind, parts)
 
@@ -133,7 +141,7 @@ def _store_list(
     runs, new = arrange(digests, known, _NEW + len(into.items))
     for index in new:
         parts = _cut(kind, groups[index], into)
-        into.items.append(_skeleton(parts))
+        into.items.append(line_needing(*_skeleton(parts)))
     into.shares = into.shares or len(new) < len(groups)
     return Listed(kind, count, runs, digests, _cut(kind, data[rest:], into) if rest < len(data) else ())
 
@@ -176,17 +184,17 @@ def _cut(kind: str, data: bytes, into: Storing) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _skeleton(parts: Sequence[Part]) -> tuple[str | None, str]:
-    """Parts as a row: what it needs and its content."""
+def _skeleton(parts: Sequence[Part]) -> tuple[list[str], str]:
+    """The names that parts need, and the text of the parts with these as indexes."""
     names = list(dict.fromkeys(part for part in parts if isinstance(part, str)))
     index = {name: i for i, name in enumerate(names)}
-    return needs_text((), names), packed([index[part] if isinstance(part, str) else part for part in parts])
+    return names, packed([index[part] if isinstance(part, str) else part for part in parts])
 
 
 class Found:
     """Stored values put together: of the items and the values that were read with a checkpoint."""
 
-    def __init__(self, items: Mapping[int, Mapping[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, items: Mapping[int, str], values: Mapping[str, Mapping[str, Any]]) -> None:
         self._items = items
         self._values = values
         self._known: dict[str, bytes] = {}
@@ -199,7 +207,7 @@ class Found:
         if head is None:
             return Whole(kind, parts)
         numbers = head["r"]
-        runs = numbered(zip(numbers[::2], numbers[1::2], strict=True), first)
+        runs = _joined_runs(numbered(zip(numbers[::2], numbers[1::2], strict=True), first))
         return Listed(kind, head["n"], runs, [digest(self._item(number)) for number in _numbers(runs)], parts)
 
     def typed(self, stored: Stored) -> Typed:
@@ -215,15 +223,15 @@ class Found:
     def _value(self, name: str) -> bytes:
         known = self._known.get(name)
         if known is None:
-            known = self._known[name] = self._content(self._values[name])
+            row = self._values[name]
+            known = self._known[name] = self._content(needed(row["needs"])[1], row["content"])
         return known
 
     def _item(self, number: int) -> bytes:
-        return self._content(self._items[number])
+        return self._content(*said(self._items[number]))
 
-    def _content(self, row: Mapping[str, Any]) -> bytes:
-        content = content_of(row["content"])
+    def _content(self, names: Sequence[str], text: str) -> bytes:
+        content = content_of(text)
         if isinstance(content, bytes):
             return content
-        names = needed(row["needs"])[1]
         return self._joined(names[part] if isinstance(part, int) else part for part in content)

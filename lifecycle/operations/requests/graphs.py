@@ -13,15 +13,15 @@ class PutGraphCheckpoint(OfSession):
     """Store a graph's checkpoint with the items and values that came with it: the number of its first item.
 
     None if refused, which it is too where `parent`, whose items and values it shares, is not there as it was any more: its
-    place, its needs and its first item. `items` are (needs, content), `values` (name, needs, content); of those, what is
-    there already stays.
+    place, its needs and its first item. `items` are lines (`lifecycle.graphs`), `values` (name, needs, content); of those,
+    what is there already stays. An item stays too where the checkpoint is put once more.
     """
 
     place: str
     run_id: str | None
     needs: str | None
     body: str
-    items: tuple[tuple[str | None, str], ...]
+    items: tuple[str, ...]
     values: tuple[tuple[str, str | None, str], ...]
     parent: GraphParent | None
     fence: Fence | None = None
@@ -39,7 +39,7 @@ class PutGraphWrites(OfSession):
 
 @dataclass(slots=True)
 class ReadGraph(OfSession):
-    """Read a graph's checkpoint, or the latest of a namespace (`place` None): (row, {number: item}, {name: value}) or None."""
+    """Read a graph's checkpoint, or the latest of a namespace (`place` None): (row, {number: line}, {name: value}) or None."""
 
     namespace: str
     place: str | None
@@ -47,7 +47,7 @@ class ReadGraph(OfSession):
 
 @dataclass(slots=True)
 class ReadGraphRows(OfSession):
-    """Read several checkpoints by place: ([row], {number: item}, {name: value}); without the rest, where it is not `whole`."""
+    """Read several checkpoints by place: ([row], {number: line}, {name: value}); without the rest, where it is not `whole`."""
 
     places: tuple[str, ...]
     whole: bool = True

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from lifecycle import states
 from lifecycle.entries import Run, outside
 from lifecycle.errors import StorageUnavailable
-from lifecycle.graphs import bounds, needed, needs_of
+from lifecycle.graphs import bounds, items_of, needed, needs_of, numbered_lines, place_of_more, said
 from lifecycle.models import tables as t
 from lifecycle.operations import requests as r
 from lifecycle.recipes.portable.base import (
@@ -35,23 +35,32 @@ from lifecycle.recipes.portable.base import (
 )
 from lifecycle.recipes.statement import Many, Statement
 
-C, I, V = t.graph_checkpoints.c, t.graph_items.c, t.graph_values.c  # noqa: E741 - items, as entries are E
+C, V = t.graph_checkpoints.c, t.graph_values.c
 _KEY: Final = ("tenant", "session_id")
-_ROW: Final = ("place", "run_id", "first_item", "needs", "body")
+_ROW: Final[tuple[str, ...]] = ("place", "run_id", "first_item", "needs", "body")
 # So many names or places stand in one statement.
 _SOME: Final = 100
 _TRIES: Final = 5
+# So much of a list stands in one row: MariaDB takes no more than max_allowed_packet, 16 MiB by default.
+_MOST_CHARS: Final = 4 * 1024 * 1024
 
 _AT = sa.and_(of_key(t.graph_checkpoints), C.place == p("place"))
 _HAS = Statement(sa.select(C.place, C.needs, C.first_item).where(_AT, C.body.is_not(None)))
-_STORE = Statement(
-    sa.update(t.graph_checkpoints).where(_AT).values({name: p(name, C[name].type) for name in _ROW if name != "place"})
-)
-_WRITE = Statement(
-    sa.update(t.graph_checkpoints)
-    .where(_AT)
-    .values(writes=sa.func.coalesce(C.writes, sa.literal_column("''", sa.Text())).concat(p("writes", C.writes.type)))
-)
+
+
+def _behind(name: str) -> Any:
+    """Lines behind those that are there."""
+    return sa.func.coalesce(C[name], sa.literal_column("''", sa.Text())).concat(p(name, C[name].type))
+
+
+def _change(**values: Any) -> Statement:
+    return Statement(sa.update(t.graph_checkpoints).where(_AT).values(values))
+
+
+_GIVEN = {name: p(name, C[name].type) for name in _ROW if name != "place"}
+_STORE = _change(**_GIVEN)
+_STORE_WITH_ITEMS = _change(**_GIVEN, new_items=_behind("new_items"))
+_WRITE = _change(writes=_behind("writes"))
 _FIELDS = (C.place, C.first_item, C.needs, C.body, C.writes)
 _VISIBLE = (
     sa.select(1)
@@ -63,22 +72,23 @@ _IN = sa.and_(of_key(t.graph_checkpoints), C.place >= p("since"), C.place < p("u
 _LATEST = Statement(
     sa.select(*_FIELDS).where(_IN, C.body.is_not(None), _VISIBLE).order_by(C.place.desc()).limit(sa.literal_column("1"))
 )
-_ITEMS = Statement(
-    sa.select(I.number, I.needs, I.content)
-    .where(of_key(t.graph_items), I.number >= p("first", I.number.type), I.number <= p("last", I.number.type))
-    .order_by(I.number)
-)
+_ITEMS = Statement(sa.select(C.place, C.new_items).where(of_key(t.graph_checkpoints), C.new_items.is_not(None)))
 _ALL = Statement(sa.select(C.place, C.first_item, C.needs, C.writes).where(of_key(t.graph_checkpoints)))
-_ALL_ITEMS = Statement(sa.select(I.number, I.needs).where(of_key(t.graph_items)).order_by(I.number))
 _ALL_VALUES = Statement(sa.select(V.name, V.needs).where(of_key(t.graph_values)))
-_DROP = Statement(sa.delete(t.graph_checkpoints).where(_AT))
-_DROP_ITEMS = Statement(
-    sa.delete(t.graph_items).where(
-        of_key(t.graph_items), I.number >= p("first", I.number.type), I.number <= p("last", I.number.type)
-    )
+_NOTHING_LEFT = (C.body.is_(None), C.writes.is_(None))
+# Of a checkpoint that is removed its items stay until it is known who needs them.
+_DROP = Statement(sa.delete(t.graph_checkpoints).where(_AT, C.new_items.is_(None)))
+_HOLLOW = Statement(
+    sa.update(t.graph_checkpoints)
+    .where(_AT, sa.not_(sa.and_(*_NOTHING_LEFT)))
+    .values(dict.fromkeys(("run_id", "first_item", "needs", "body", "writes"), sa.null()))
+)
+_KEEP_ITEMS = _change(new_items=p("new_items", C.new_items.type))
+_DROP_HOLLOW = Statement(
+    sa.delete(t.graph_checkpoints).where(of_key(t.graph_checkpoints), *_NOTHING_LEFT, C.new_items.is_(None))
 )
 _DROP_VALUE = Statement(sa.delete(t.graph_values).where(of_key(t.graph_values), V.name == p("name")))
-_GRAPH: Final = (t.graph_items, t.graph_values, t.graph_checkpoints)
+_GRAPH: Final = (t.graph_values, t.graph_checkpoints)
 
 
 def _copy(table: sa.Table) -> Statement:
@@ -102,16 +112,17 @@ def put_checkpoint(request: r.PutGraphCheckpoint) -> Recipe:
             return None
     first: int = row["next_seq"]
     yield from _store_values(of, request.values)
-    if request.items:
-        items = [
-            {**of, "p_number": first + i, "p_needs": needs, "p_content": content}
-            for i, (needs, content) in enumerate(request.items)
-        ]
-        yield Many(insert(t.graph_items, (*_KEY, "number", "needs", "content")), items)
     values = of | bound({name: getattr(request, name) for name in _ROW if name != "first_item"})
     values["p_first_item"] = first if request.items else None
-    if not (yield _STORE, values):
-        yield insert(t.graph_checkpoints, (*_KEY, *_ROW)), values
+    store, columns = _STORE, _ROW
+    if request.items:
+        values["p_new_items"], *more = numbered_lines(request.items, first, _MOST_CHARS)
+        store, columns = _STORE_WITH_ITEMS, (*_ROW, "new_items")
+        for part, text in enumerate(more):
+            at = {**of, "p_place": place_of_more(first, part), "p_new_items": text}
+            yield insert(t.graph_checkpoints, (*_KEY, "place", "new_items")), at
+    if not (yield store, values):
+        yield insert(t.graph_checkpoints, (*_KEY, *columns)), values
     moved: Row = {"next_seq": first + len(request.items), "ghost_at": None, **changed_now(row), **active_now(row)}
     yield from set_row(row, moved)
     return first
@@ -206,13 +217,14 @@ def _parts_of(of: Row, rows: list[Row]) -> Recipe:
         own_runs, own_names = needs_of(row)
         runs += own_runs
         names.update(own_names)
-    items: dict[int, Row] = {}
-    for first, last in _merged(runs):
-        found = yield _ITEMS, {**of, "p_first": first, "p_last": last}
-        if len(found) != last - first + 1:
+    items: dict[int, str] = {}
+    if runs:
+        stored = yield from _items(of)
+        wanted = {number for first, last in _merged(runs) for number in range(first, last + 1)}
+        items = {number: line for lines in stored.values() for number, line in lines.items() if number in wanted}
+        if len(items) != len(wanted):
             return None
-        items.update({item["number"]: item for item in found})
-        names.update(name for item in found for name in needed(item["needs"])[1])
+        names.update(name for line in items.values() for name in said(line)[0])
     values: dict[str, Row] = {}
     while missing := sorted(names - values.keys()):
         for some in _parts(missing):
@@ -222,6 +234,12 @@ def _parts_of(of: Row, rows: list[Row]) -> Recipe:
         if not values.keys() >= set(missing):
             return None
     return items, values
+
+
+def _items(of: Row) -> Recipe:
+    """The lines of a session's items by their numbers, by the place of the checkpoint that they came with."""
+    found = yield _ITEMS, of
+    return {row["place"]: items_of(row["new_items"]) for row in found}
 
 
 def _merged(runs: Iterable[Run]) -> list[Run]:
@@ -273,7 +291,8 @@ def remove_checkpoints(request: r.RemoveGraphCheckpoints) -> Recipe:
     of = key(request)
     removed = 0
     for place in request.places:
-        removed += yield _DROP, {**of, "p_place": place}
+        at = {**of, "p_place": place}
+        removed += (yield _DROP, at) or (yield _HOLLOW, at)
     if removed:
         yield from _collect(of)
         yield from set_row(row, changed_now(row))
@@ -287,12 +306,16 @@ def _collect(of: Row) -> Recipe:
         own_runs, own_names = needs_of(row)
         runs += own_runs
         names.update(own_names)
-    items = yield _ALL_ITEMS, of
-    gone = outside([item["number"] for item in items], runs)
-    for first, last in gone:
-        yield _DROP_ITEMS, {**of, "p_first": first, "p_last": last}
+    stored = yield from _items(of)
+    gone = outside(sorted(number for lines in stored.values() for number in lines), runs)
     lost = {number for first, last in gone for number in range(first, last + 1)}
-    names.update(name for item in items if item["number"] not in lost for name in needed(item["needs"])[1])
+    for place, lines in stored.items():
+        kept = {number: line for number, line in lines.items() if number not in lost}
+        if len(kept) < len(lines):
+            text = "".join(f"{number} {line}\n" for number, line in kept.items())
+            yield _KEEP_ITEMS, {**of, "p_place": place, "p_new_items": text or None}
+        names.update(name for line in kept.values() for name in said(line)[0])
+    yield _DROP_HOLLOW, of
     values = {value["name"]: needed(value["needs"])[1] for value in (yield _ALL_VALUES, of)}
     names.update(name for holder in list(names) for name in values.get(holder, ()))
     unneeded = sorted(values.keys() - names)
