@@ -22,18 +22,18 @@ def apart(server: int) -> Iterator[bool]:
     `server` is the process id of the server; its processes to come follow. Gives whether it could be done: it takes
     Linux and two cores. Afterwards all may run where they could before.
     """
-    cores = os.sched_getaffinity(0) if _CAN else set()
-    if len(cores) < 2:
+    ours = os.sched_getaffinity(0) if _CAN else set()
+    if len(ours) < 2:
         yield False
         return
-    first = min(cores)
+    theirs, first = os.sched_getaffinity(server), min(ours)
     try:
         os.sched_setaffinity(0, {first})
-        _place(server, cores - {first})
+        _place(server, ours - {first})
         yield True
     finally:
-        os.sched_setaffinity(0, cores)
-        _place(server, cores)
+        os.sched_setaffinity(0, ours)
+        _place(server, theirs)
 
 
 def _place(server: int, cores: set[int]) -> None:

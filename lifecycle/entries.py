@@ -39,8 +39,13 @@ class Entries(NamedTuple):
 
 
 def digest(text: str) -> str:
-    """What tells a text from others: 128 bits of BLAKE2b, in 22 characters of base64."""
-    return binascii.b2a_base64(hashlib.blake2b(text.encode(), digest_size=16).digest())[:DIGEST_CHARS].decode()
+    """What tells a text from others."""
+    return digest_of(text.encode())
+
+
+def digest_of(data: bytes) -> str:
+    """What tells bytes from others: 128 bits of BLAKE2b, in 22 characters of base64."""
+    return binascii.b2a_base64(hashlib.blake2b(data, digest_size=16).digest())[:DIGEST_CHARS].decode()
 
 
 def runs_of(holder: Mapping[str, Any]) -> list[Run]:

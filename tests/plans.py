@@ -27,6 +27,8 @@ class Work:
     sequential: set[str] = field(default_factory=set)
     # Indexes that were enough by themselves.
     only: set[str] = field(default_factory=set)
+    # What the planner thought of the dearest statement.
+    cost: float = 0.0
 
 
 def work_of(connection: psycopg.Connection[Any], request: Request) -> tuple[Work, Any]:
@@ -77,6 +79,7 @@ def _run(connection: psycopg.Connection[Any], statement: Statement, values: Any,
             row = connection.execute(explain, prepare=False).fetchone()
             assert row is not None
             _add(row[0][0]["Plan"], work)
+            work.cost = max(work.cost, row[0][0]["Plan"]["Total Cost"])
         connection.execute("ROLLBACK TO SAVEPOINT watched")
     cursor = connection.execute(call, prepare=False)
     rows = compiled.read(cursor.fetchall()) if compiled.returns_rows else cursor.rowcount

@@ -199,6 +199,7 @@ def _add_session(
                 "body": content,
                 "writes": "a b\n",
                 "new_items": "2 v c\n",
+                "last_item": 2,
             },
             {**dict.fromkeys(column.name for column in t.graph_checkpoints.c), **key, "place": "1f1"},
         ]

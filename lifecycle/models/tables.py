@@ -356,6 +356,8 @@ class GraphCheckpointRow(Base, table=True):
     writes: str | None = _col(long_text(), null=True)
     # A line for each element of a list that came with it, which other checkpoints may share.
     new_items: str | None = _col(long_text(), null=True)
+    # No number among these is greater.
+    last_item: int | None = _col(sa.BigInteger(), null=True)
 
     __table_args__ = (
         PrimaryKeyConstraint("tenant", "session_id", "place"),

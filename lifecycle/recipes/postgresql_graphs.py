@@ -67,7 +67,8 @@ def put_statement(fenced: bool, shares: bool, items: bool, values: bool) -> Stat
             sa.select(C.tenant, C.session_id)
             .join(locked, sa.and_(C.tenant == locked.c.tenant, C.session_id == locked.c.session_id))
             .where(of_key(t.graph_checkpoints), *_AS_IT_WAS)
-            .with_for_update(key_share=True, read=True, of=t.graph_checkpoints)
+            # Not for a key share: a removal that was waited for may have left the row, emptied.
+            .with_for_update(read=True, of=t.graph_checkpoints)
             .cte("parent")
         )
         moved = moved.where(S.tenant == parent.c.tenant, S.session_id == parent.c.session_id)
@@ -83,12 +84,13 @@ def put_statement(fenced: bool, shares: bool, items: bool, values: bool) -> Stat
     row = [changed.c.tenant, changed.c.session_id, first, *(p(name, C[name].type) for name in _ROW)]
     columns = ["tenant", "session_id", "first_item", *_ROW]
     if items:
-        row.append(_numbered_lines(changed.c.first))
-        columns.append("new_items")
+        row += [_numbered_lines(changed.c.first), changed.c.first + _COUNT - ONE]
+        columns += ["new_items", "last_item"]
     insert = pg_insert(t.graph_checkpoints).from_select(columns, sa.select(*row))
     given_again: dict[str, Any] = {name: insert.excluded[name] for name in ("first_item", *_ROW) if name != "place"}
     if items:
         given_again["new_items"] = sa.func.concat(C.new_items, insert.excluded.new_items)
+        given_again["last_item"] = insert.excluded.last_item
     upsert = insert.on_conflict_do_update(index_elements=["tenant", "session_id", "place"], set_=given_again)
     parts.append(upsert.cte("stored"))
     return Statement(sa.select(changed.c.first).add_cte(*parts))
@@ -113,7 +115,8 @@ def writes_statement(fenced: bool, values: bool) -> Statement:
 
 
 # The parts of a checkpoint as rows of one shape. Runs below zero are counted from the first item, as
-# `lifecycle.graphs.numbered` does. A value may need others, which need none.
+# `lifecycle.graphs.numbered` does. A value may need others, which need none. Arrays, as the planner takes a call of
+# string_to_table for a thousand rows, and a statement that is thought so dear is compiled (JIT) for most of a second.
 _READ: Final = """
 WITH held AS (
     SELECT c.place, c.first_item, c.needs, c.body, c.writes
@@ -123,25 +126,28 @@ WITH held AS (
 ), said AS (
     SELECT needed.one, held.first_item FROM held, jsonb_array_elements(held.needs::jsonb) AS needed(one)
 ), runs AS (
-    SELECT (one ->> 0)::bigint AS first, (one ->> 1)::bigint AS last, first_item FROM said
+    SELECT CASE WHEN (one ->> 0)::bigint < 0 THEN first_item - 1 - (one ->> 0)::bigint ELSE (one ->> 0)::bigint END AS first,
+    CASE WHEN (one ->> 1)::bigint < 0 THEN first_item - 1 - (one ->> 1)::bigint ELSE (one ->> 1)::bigint END AS last
+    FROM said
     WHERE jsonb_typeof(one) = 'array'
 ), lines AS MATERIALIZED (
     SELECT split_part(line, ' ', 1)::bigint AS number, substr(line, strpos(line, ' ') + 1) AS said
-    FROM session_graph_checkpoints i, string_to_table(rtrim(i.new_items, E'\n'), E'\n') AS line
-    WHERE i.tenant = :p_tenant AND i.session_id = :p_session_id AND i.new_items IS NOT NULL AND EXISTS (SELECT FROM runs)
+    FROM session_graph_checkpoints i, unnest(string_to_array(rtrim(i.new_items, E'\\n'), E'\\n')) AS line
+    WHERE i.tenant = :p_tenant AND i.session_id = :p_session_id AND i.new_items IS NOT NULL
+    AND i.last_item >= (SELECT min(runs.first) FROM runs)
 ), items AS (
     SELECT DISTINCT l.number, l.said
     FROM runs
     JOIN lines l
-    ON l.number BETWEEN CASE WHEN runs.first < 0 THEN runs.first_item - 1 - runs.first ELSE runs.first END
-    AND CASE WHEN runs.last < 0 THEN runs.first_item - 1 - runs.last ELSE runs.last END
+    ON l.number BETWEEN runs.first AND runs.last
 ), names AS (
     SELECT one #>> '{{}}' AS name FROM said WHERE jsonb_typeof(one) = 'string'
     UNION
     SELECT named.name
-    FROM held, string_to_table(held.writes, E'\\n') AS line, string_to_table(split_part(line, ' ', 1), ',') AS named(name)
+    FROM held, unnest(string_to_array(held.writes, E'\\n')) AS line,
+    unnest(string_to_array(split_part(line, ' ', 1), ',')) AS named(name)
     UNION
-    SELECT needed.name FROM items, string_to_table(split_part(items.said, ' ', 1), ',') AS needed(name)
+    SELECT needed.name FROM items, unnest(string_to_array(split_part(items.said, ' ', 1), ',')) AS needed(name)
 ), own AS (
     SELECT v.name, v.needs, v.content
     FROM names

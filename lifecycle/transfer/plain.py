@@ -26,7 +26,7 @@ from lifecycle.transfer.rows import (
 # What can hold a character that cannot be stored; all others come as they are, in UTF-8.
 _ESCAPE: Final = b"\\u"
 # The tables of which one column says something about another.
-_WHOLE: Final = (t.sessions.name, t.messages.name)
+_WHOLE: Final = (t.sessions.name, t.messages.name, t.graph_checkpoints.name)
 _NOT_PLAIN: Final = (ValueError, LookupError, TypeError, AttributeError, StopIteration, RecursionError)
 # `json.loads` looks for blanks around a value; a line of ours has none.
 _scan: Any = json.JSONDecoder().scan_once  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from lifecycle import states
 from lifecycle.documents import surrogate_problem
+from lifecycle.graphs import items_of
 from lifecycle.models import tables as t
 from lifecycle.models.types import Base64, Timestamp
 
@@ -45,7 +46,7 @@ _ONE_OF: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     (t.messages.name, "encoding"): ("text", "json"),
 }
 # As `lifecycle.graphs.numbered_lines` makes them; the number is read as one by the database.
-_ITEMS: Final = re.compile(r"(?:[1-9][0-9]{0,17} [^ \n]* [^ \n]+\n)+")
+_ITEMS: Final = re.compile(r"(?:[1-9][0-9]{0,17} [A-Za-z0-9+/,]* [A-Za-z0-9+/=]+\n)+")
 _LEAST: Final = {
     (t.sessions.name, "version"): 1,
     (t.sessions.name, "next_seq"): 1,
@@ -58,6 +59,7 @@ _LEAST: Final = {
     (t.checkpoints.name, "entries_from"): 1,
     (t.entries.name, "number"): 1,
     (t.graph_checkpoints.name, "first_item"): 1,
+    (t.graph_checkpoints.name, "last_item"): 1,
     (t.transitions.name, "id"): 1,
 }
 # The number of a transaction means something in the database that gave it only.
@@ -153,6 +155,10 @@ def _check_whole(name: str, row: Row) -> None:
             _document(row["content"])
         except ValueError as error:
             raise BadRow(f"{name}.content", str(error)) from None
+    if name == t.graph_checkpoints.name and row["new_items"] is not None:
+        last = max(items_of(row["new_items"]))
+        if row["last_item"] is None or row["last_item"] < last:
+            raise BadRow(f"{name}.last_item", f"must be at least {last}, the number of the last item that is here")
 
 
 def _no_constant(text: str) -> Any:

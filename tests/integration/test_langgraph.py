@@ -233,7 +233,7 @@ def test_namespaces_of_any_depth(manager: SessionManager) -> None:
     saver.prune(["t"])
     found_again = list(saver.list({"configurable": {"thread_id": "t"}}))
     assert sorted(one.config["configurable"]["checkpoint_ns"] for one in found_again) == sorted(names)
-    for wrong in ("a\x1fb", "a\x1eb"):
+    for wrong in ("a\x1fb", "a\x1eb", "\x1d"):
         with pytest.raises(InvalidArgument, match="checkpoint_ns"):
             put(saver, {"configurable": {"thread_id": "t", "checkpoint_ns": wrong}}, 1, a=1)
 

@@ -273,6 +273,7 @@ def replaced(number: int, old: bytes, new: bytes) -> Callable[[list[bytes]], Non
             "session_graph_checkpoints.new_items",
             "lines of a number",
         ),
+        (replaced(1, b'"new_items":"2 v', b'"new_items":"3 v'), "session_graph_checkpoints.last_item", "at least 3"),
         (replaced(1, b'"message_id":"m3"', b'"message_id":"m2"'), "session_messages.message_id", "two messages 'm2'"),
         (lambda lines: lines.pop(1), None, "belongs to session"),
         (lambda lines: lines.insert(1, lines[1]), None, "is here twice"),

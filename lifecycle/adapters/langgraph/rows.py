@@ -11,7 +11,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from lifecycle.adapters.langgraph.texts import content_of, content_of_line, line_of, packed
 from lifecycle.adapters.langgraph.values import Found, Listed, Stored, Storing, Typed, relative, store
 from lifecycle.errors import InvalidArgument
-from lifecycle.graphs import BETWEEN, line_needing, lines, needed, needs_text, parted, short
+from lifecycle.graphs import MARKS, line_needing, lines, needed, needs_text, parted, short
 
 Row = Mapping[str, Any]
 Channels = dict[str, tuple[Any, Stored]]
@@ -58,8 +58,8 @@ class Read:
 
 def check_namespace(namespace: str) -> str:
     """The namespace, if a place can be made of it. Raises `InvalidArgument`."""
-    if BETWEEN in namespace or "\x1e" in namespace:
-        raise InvalidArgument("checkpoint_ns must not contain the characters U+001E and U+001F")
+    if any(mark in namespace for mark in MARKS):
+        raise InvalidArgument("checkpoint_ns must not contain the characters U+001D, U+001E and U+001F")
     return namespace
 
 

@@ -4,15 +4,13 @@ What the user's serializer made of a value is cut into parts and put together ag
 was. Msgpack is looked into; of whatever else (encrypted, pickled) the whole is one part.
 """
 
-import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from lifecycle.adapters.langgraph.msgpack import LARGE, NotMsgpack, elements, large_parts, list_head
 from lifecycle.adapters.langgraph.texts import content_of, packed, size_of, text_of
-from lifecycle.entries import DIGEST_CHARS, Run, arrange
+from lifecycle.entries import Run, arrange, digest_of
 from lifecycle.graphs import line_needing, needed, needs_text, numbered, said
 
 Typed = tuple[str, bytes]
@@ -106,11 +104,6 @@ def _joined_runs(runs: Iterable[Run]) -> list[Run]:
     return joined
 
 
-def digest(data: bytes) -> str:
-    """What tells bytes from others, and names them."""
-    return base64.b64encode(hashlib.blake2b(data, digest_size=16).digest())[:DIGEST_CHARS].decode()
-
-
 def store(typed: Typed, into: Storing, *, listed: bool = False, before: Stored | None = None) -> Stored:
     """Cut up a value. One that is `listed` is a list, whose elements may be those that were `before`."""
     kind, data = typed[0], bytes(typed[1])
@@ -120,7 +113,7 @@ def store(typed: Typed, into: Storing, *, listed: bool = False, before: Stored |
             return _store_list(kind, data, len(spans), groups, start, into, before)
     parts = _cut(kind, data, into)
     if size_of([part for part in parts if isinstance(part, bytes)]) > _INLINE or len(parts) > _PARTS:
-        name = digest(kind.encode() + b":" + data)
+        name = digest_of(kind.encode() + b":" + data)
         names, content = _skeleton(parts)
         into.values[name] = needs_text((), names), content
         parts = (name,)
@@ -136,7 +129,7 @@ def _store_list(
     into: Storing,
     before: Stored | None,
 ) -> Listed:
-    digests = list(map(digest, groups))
+    digests = list(map(digest_of, groups))
     known = dict(zip(_numbers(before.runs), before.digests, strict=True)) if isinstance(before, Listed) else {}
     runs, new = arrange(digests, known, _NEW + len(into.items))
     for index in new:
@@ -173,7 +166,7 @@ def _cut(kind: str, data: bytes, into: Storing) -> tuple[Part, ...]:
         if end - start < LARGE:
             continue
         large = data[start:end]
-        name = digest(large)
+        name = digest_of(large)
         into.values[name] = (None, text_of(large))
         if at < start:
             parts.append(data[at:start])
@@ -208,7 +201,7 @@ class Found:
             return Whole(kind, parts)
         numbers = head["r"]
         runs = _joined_runs(numbered(zip(numbers[::2], numbers[1::2], strict=True), first))
-        return Listed(kind, head["n"], runs, [digest(self._item(number)) for number in _numbers(runs)], parts)
+        return Listed(kind, head["n"], runs, [digest_of(self._item(number)) for number in _numbers(runs)], parts)
 
     def typed(self, stored: Stored) -> Typed:
         """What the serializer made of it."""

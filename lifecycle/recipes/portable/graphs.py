@@ -41,26 +41,21 @@ _ROW: Final[tuple[str, ...]] = ("place", "run_id", "first_item", "needs", "body"
 # So many names or places stand in one statement.
 _SOME: Final = 100
 _TRIES: Final = 5
-# So much of a list stands in one row: MariaDB takes no more than max_allowed_packet, 16 MiB by default.
-_MOST_CHARS: Final = 4 * 1024 * 1024
+# So much of a list stands in one row: MariaDB takes no more than max_allowed_packet, which may be small.
+_MOST_CHARS: Final = 256 * 1024
 
 _AT = sa.and_(of_key(t.graph_checkpoints), C.place == p("place"))
 _HAS = Statement(sa.select(C.place, C.needs, C.first_item).where(_AT, C.body.is_not(None)))
-
-
-def _behind(name: str) -> Any:
-    """Lines behind those that are there."""
-    return sa.func.coalesce(C[name], sa.literal_column("''", sa.Text())).concat(p(name, C[name].type))
 
 
 def _change(**values: Any) -> Statement:
     return Statement(sa.update(t.graph_checkpoints).where(_AT).values(values))
 
 
-_GIVEN = {name: p(name, C[name].type) for name in _ROW if name != "place"}
-_STORE = _change(**_GIVEN)
-_STORE_WITH_ITEMS = _change(**_GIVEN, new_items=_behind("new_items"))
-_WRITE = _change(writes=_behind("writes"))
+_STORE = _change(**{name: p(name, C[name].type) for name in _ROW if name != "place"})
+_WRITE = _change(
+    writes=sa.func.coalesce(C.writes, sa.literal_column("''", sa.Text())).concat(p("writes", C.writes.type))
+)
 _FIELDS = (C.place, C.first_item, C.needs, C.body, C.writes)
 _VISIBLE = (
     sa.select(1)
@@ -72,17 +67,13 @@ _IN = sa.and_(of_key(t.graph_checkpoints), C.place >= p("since"), C.place < p("u
 _LATEST = Statement(
     sa.select(*_FIELDS).where(_IN, C.body.is_not(None), _VISIBLE).order_by(C.place.desc()).limit(sa.literal_column("1"))
 )
-_ITEMS = Statement(sa.select(C.place, C.new_items).where(of_key(t.graph_checkpoints), C.new_items.is_not(None)))
+_HAVE_ITEMS = sa.and_(of_key(t.graph_checkpoints), C.new_items.is_not(None))
+_ITEMS = Statement(sa.select(C.new_items).where(_HAVE_ITEMS, C.last_item >= p("since", C.last_item.type)))
+_ALL_ITEMS = Statement(sa.select(C.place, C.new_items).where(_HAVE_ITEMS))
 _ALL = Statement(sa.select(C.place, C.first_item, C.needs, C.writes).where(of_key(t.graph_checkpoints)))
 _ALL_VALUES = Statement(sa.select(V.name, V.needs).where(of_key(t.graph_values)))
 _NOTHING_LEFT = (C.body.is_(None), C.writes.is_(None))
-# Of a checkpoint that is removed its items stay until it is known who needs them.
-_DROP = Statement(sa.delete(t.graph_checkpoints).where(_AT, C.new_items.is_(None)))
-_HOLLOW = Statement(
-    sa.update(t.graph_checkpoints)
-    .where(_AT, sa.not_(sa.and_(*_NOTHING_LEFT)))
-    .values(dict.fromkeys(("run_id", "first_item", "needs", "body", "writes"), sa.null()))
-)
+_EMPTIED: Final = dict.fromkeys(("run_id", "first_item", "needs", "body", "writes"), sa.null())
 _KEEP_ITEMS = _change(new_items=p("new_items", C.new_items.type))
 _DROP_HOLLOW = Statement(
     sa.delete(t.graph_checkpoints).where(of_key(t.graph_checkpoints), *_NOTHING_LEFT, C.new_items.is_(None))
@@ -114,15 +105,14 @@ def put_checkpoint(request: r.PutGraphCheckpoint) -> Recipe:
     yield from _store_values(of, request.values)
     values = of | bound({name: getattr(request, name) for name in _ROW if name != "first_item"})
     values["p_first_item"] = first if request.items else None
-    store, columns = _STORE, _ROW
-    if request.items:
-        values["p_new_items"], *more = numbered_lines(request.items, first, _MOST_CHARS)
-        store, columns = _STORE_WITH_ITEMS, (*_ROW, "new_items")
-        for part, text in enumerate(more):
-            at = {**of, "p_place": place_of_more(first, part), "p_new_items": text}
-            yield insert(t.graph_checkpoints, (*_KEY, "place", "new_items")), at
-    if not (yield store, values):
-        yield insert(t.graph_checkpoints, (*_KEY, *columns)), values
+    texts: list[tuple[str | None, int | None]] = [*numbered_lines(request.items, first, _MOST_CHARS)]
+    if not (yield _STORE, values):
+        text, last = texts.pop(0) if texts else (None, None)
+        values |= {"p_new_items": text, "p_last_item": last}
+        yield insert(t.graph_checkpoints, (*_KEY, *_ROW, "new_items", "last_item")), values
+    for part, (text, last) in enumerate(texts):
+        more = {"p_place": place_of_more(first, part), "p_new_items": text, "p_last_item": last}
+        yield insert(t.graph_checkpoints, (*_KEY, "place", "new_items", "last_item")), of | more
     moved: Row = {"next_seq": first + len(request.items), "ghost_at": None, **changed_now(row), **active_now(row)}
     yield from set_row(row, moved)
     return first
@@ -172,8 +162,7 @@ def _values(size: int) -> Statement:
 
 @cache
 def _rows(size: int) -> Statement:
-    wanted = C.place.in_([p(f"place_{i}") for i in range(size)])
-    return Statement(sa.select(*_FIELDS).where(of_key(t.graph_checkpoints), wanted, C.body.is_not(None), _VISIBLE))
+    return Statement(sa.select(*_FIELDS).where(_placed(size), C.body.is_not(None), _VISIBLE))
 
 
 def read_graph(request: r.ReadGraph) -> Recipe:
@@ -219,10 +208,15 @@ def _parts_of(of: Row, rows: list[Row]) -> Recipe:
         names.update(own_names)
     items: dict[int, str] = {}
     if runs:
-        stored = yield from _items(of)
-        wanted = {number for first, last in _merged(runs) for number in range(first, last + 1)}
-        items = {number: line for lines in stored.values() for number, line in lines.items() if number in wanted}
-        if len(items) != len(wanted):
+        spans = _merged(runs)
+        stored = {}
+        for row in (yield _ITEMS, {**of, "p_since": spans[0][0]}):
+            stored.update(items_of(row["new_items"]))
+        if sum(last - first + 1 for first, last in spans) > len(stored):
+            return None
+        wanted = [number for first, last in spans for number in range(first, last + 1)]
+        items = {number: stored[number] for number in wanted if number in stored}
+        if len(items) < len(wanted):
             return None
         names.update(name for line in items.values() for name in said(line)[0])
     values: dict[str, Row] = {}
@@ -234,12 +228,6 @@ def _parts_of(of: Row, rows: list[Row]) -> Recipe:
         if not values.keys() >= set(missing):
             return None
     return items, values
-
-
-def _items(of: Row) -> Recipe:
-    """The lines of a session's items by their numbers, by the place of the checkpoint that they came with."""
-    found = yield _ITEMS, of
-    return {row["place"]: items_of(row["new_items"]) for row in found}
 
 
 def _merged(runs: Iterable[Run]) -> list[Run]:
@@ -290,13 +278,31 @@ def remove_checkpoints(request: r.RemoveGraphCheckpoints) -> Recipe:
         return None
     of = key(request)
     removed = 0
-    for place in request.places:
-        at = {**of, "p_place": place}
-        removed += (yield _DROP, at) or (yield _HOLLOW, at)
+    for some in _parts(list(request.places)):
+        at = of | {f"p_place_{i}": place for i, place in enumerate(some)}
+        removed += yield _drop(len(some)), at
+        removed += yield _empty(len(some)), at
     if removed:
         yield from _collect(of)
         yield from set_row(row, changed_now(row))
     return removed
+
+
+def _placed(size: int) -> Any:
+    return sa.and_(of_key(t.graph_checkpoints), C.place.in_([p(f"place_{i}") for i in range(size)]))
+
+
+@cache
+def _drop(size: int) -> Statement:
+    """Remove checkpoints that no items came with."""
+    return Statement(sa.delete(t.graph_checkpoints).where(_placed(size), C.new_items.is_(None)))
+
+
+@cache
+def _empty(size: int) -> Statement:
+    """Remove all of the others but their items, until it is known who needs these."""
+    some = sa.update(t.graph_checkpoints).where(_placed(size), sa.not_(sa.and_(*_NOTHING_LEFT)))
+    return Statement(some.values(_EMPTIED))
 
 
 def _collect(of: Row) -> Recipe:
@@ -306,15 +312,18 @@ def _collect(of: Row) -> Recipe:
         own_runs, own_names = needs_of(row)
         runs += own_runs
         names.update(own_names)
-    stored = yield from _items(of)
+    stored = {row["place"]: items_of(row["new_items"]) for row in (yield _ALL_ITEMS, of)}
     gone = outside(sorted(number for lines in stored.values() for number in lines), runs)
     lost = {number for first, last in gone for number in range(first, last + 1)}
+    changed = []
     for place, lines in stored.items():
         kept = {number: line for number, line in lines.items() if number not in lost}
         if len(kept) < len(lines):
             text = "".join(f"{number} {line}\n" for number, line in kept.items())
-            yield _KEEP_ITEMS, {**of, "p_place": place, "p_new_items": text or None}
+            changed.append({**of, "p_place": place, "p_new_items": text or None})
         names.update(name for line in kept.values() for name in said(line)[0])
+    if changed:
+        yield Many(_KEEP_ITEMS, changed)
     yield _DROP_HOLLOW, of
     values = {value["name"]: needed(value["needs"])[1] for value in (yield _ALL_VALUES, of)}
     names.update(name for holder in list(names) for name in values.get(holder, ()))
