@@ -38,7 +38,7 @@ lint: $(READY) ## check the format, the style, the types and the layers
 chaos: $(READY) ## kill, stop and cut off runners for MINUTES=10 on DATABASE=postgresql, and check what was promised
 	$(BIN)/python -m tests.chaos.harness --minutes $(MINUTES) --database $(DATABASE)
 
-bench: $(PEERS)/.ready ## measure beside the floor and our peers in some 9 minutes, and write docs/benchmarks.md
+bench: $(PEERS)/.ready ## measure beside the floor and our peers in some 10 minutes, and write docs/benchmarks.md
 	$(PEERS)/bin/python -m benchmarks --write
 
 races: $(PEERS)/.ready ## race ROUNDS=1000 stale writes against us and our peers, and write docs/races.md
