@@ -25,8 +25,8 @@ MARKS: Final = (BETWEEN, _DIGEST, _MORE)
 # A UUID as its text is written; in a place: its first eight digits, and the rest in a base 64 that sorts as bytes do.
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHORTENED: Final = re.compile(r"[0-9a-f]{8}[-0-9A-Z_a-z]{16}")
-# Behind an id that looks like that, or like what this makes of one.
-_AS_IT_IS: Final = "~"
+# Behind an id that begins like that. Nothing that an id goes on with sorts before it.
+_AS_IT_IS: Final = "!"
 _BASE64: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _SORTED: Final = bytes.maketrans(_BASE64, bytes(sorted(b"-_" + _BASE64[:-2])))
 _UNSORTED: Final = bytes.maketrans(bytes(sorted(b"-_" + _BASE64[:-2])), _BASE64)

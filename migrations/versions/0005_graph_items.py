@@ -8,6 +8,8 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -35,7 +37,7 @@ _PAGE_OF_TEXTS = 20
 _BETWEEN = "\x1f"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SHORTENED = re.compile(r"[0-9a-f]{8}[-0-9A-Z_a-z]{16}")
-_AS_IT_IS = "~"
+_AS_IT_IS = "!"
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 _SORTING = bytes(sorted(b"-_" + _BASE64[:-2]))
 _OPTIONS = {
@@ -187,11 +189,14 @@ def _replace(connection: sa.Connection, changed: Callable[[str], str]) -> None:
         )
         .values(place=sa.bindparam("new"))
     )
-    for row in _paged(connection, _checkpoints, (*_KEY, "place"), _PAGE):
-        namespace, between, name = row["place"].rpartition(_BETWEEN)
-        if between and changed(name) != name:
-            keys = {"of_tenant": row["tenant"], "of_session": row["session_id"]}
-            connection.execute(change, keys | {"old": row["place"], "new": namespace + between + changed(name)})
+    rows = _paged(connection, _checkpoints, (*_KEY, "place"), _PAGE)
+    for (tenant, session_id), own in groupby(rows, key=itemgetter(*_KEY)):
+        # All of a session's are read before the first is changed, which may sort behind the others then.
+        for place in [row["place"] for row in own]:
+            namespace, between, name = place.rpartition(_BETWEEN)
+            if between and changed(name) != name:
+                keys = {"of_tenant": tenant, "of_session": session_id}
+                connection.execute(change, keys | {"old": place, "new": namespace + between + changed(name)})
 
 
 def _move_into_rows(connection: sa.Connection) -> None:

@@ -3,6 +3,7 @@
 import secrets
 from itertools import count
 from typing import Any
+from uuid import UUID
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +14,9 @@ from langgraph.checkpoint.base import create_checkpoint, empty_checkpoint
 
 from lifecycle import SessionManager, migrate
 from lifecycle.adapters.langgraph import LifecycleSaver
+from lifecycle.graphs import parted
 from lifecycle.models import tables as t
+from lifecycle.models.types import Base64
 from tests.managers import connected
 
 THREADS = ("short", "long", "none")
@@ -75,6 +78,17 @@ def _prune(url: str, tenant: str, strategy: str) -> None:
         LifecycleSaver(manager).prune(THREADS, strategy=strategy)
 
 
+def _add_many(connection: sa.Connection) -> list[str]:
+    """Checkpoints of the former schema in one namespace, whose ids are UUIDs of a few seconds: the ids, in order."""
+    former = sa.table(
+        "session_graph_checkpoints", *map(sa.column, ("tenant", "session_id", "place")), sa.column("body", Base64())
+    )
+    ids = [str(UUID(int=(0x1F1E6267 << 96) + (n << 80) + n)) for n in range(2500)]
+    key = {"tenant": "a", "session_id": "many"}
+    connection.execute(sa.insert(former), [{**key, "place": f"\x1f{one}", "body": "AAAA"} for one in ids])
+    return ids
+
+
 def _rows(url: str) -> list[int]:
     with connected(url) as connection:
         tables = (t.graph_checkpoints, t.graph_values)
@@ -91,7 +105,13 @@ def test_items_move_into_the_rows_of_checkpoints_and_back(url: str) -> None:
     assert len({*items}) == len(items) > 3000
     checkpoints = [config["configurable"] for kept in stored.values() for own in kept.values() for config, _ in own]
     assert sorted(places) == sorted(f"\x1f{config['checkpoint_id']}" for config in checkpoints)
+    with connected(url) as connection:
+        ids = _add_many(connection)
     migrate.upgrade(url)
+    with connected(url) as connection:
+        chosen = sa.select(t.graph_checkpoints.c.place).where(t.graph_checkpoints.c.session_id == "many")
+        assert sorted(map(parted, connection.execute(chosen).scalars())) == [("", one) for one in ids]
+        connection.execute(sa.delete(t.graph_checkpoints).where(t.graph_checkpoints.c.session_id == "many"))
     for tenant, kept in stored.items():
         _check(url, tenant, kept)
         _go_on(url, tenant, kept)

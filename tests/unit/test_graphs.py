@@ -33,6 +33,12 @@ def test_uuids_sort_alike(one: str, other: str) -> None:
     assert len(place("", one)) == 25
 
 
+@given(LIKE_UUIDS, st.text("!-09afAZ~", max_size=3))
+def test_an_id_that_begins_as_another_sorts_behind_it(one: str, more: str) -> None:
+    """As its text does, whether it looks like a place or not."""
+    assert place("", one) <= place("", one + more)
+
+
 @given(UUIDS, IDS.filter(lambda one: one.isascii()))
 def test_others_sort_between_them(one: str, other: str) -> None:
     """Any id beside a UUID, as far as the first eight characters tell them apart."""

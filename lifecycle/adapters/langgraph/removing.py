@@ -70,7 +70,7 @@ def _kept(serde: SerializerProtocol, thread_id: str, places: Sequence[str]) -> A
     by_namespace: defaultdict[str, list[str]] = defaultdict(list)
     for where in places:
         by_namespace[parted(where)[0]].append(where)
-    heads = {namespace: max(own) for namespace, own in by_namespace.items()}
+    heads = {namespace: max(own, key=lambda where: parted(where)[1]) for namespace, own in by_namespace.items()}
     seen = yield from _read(serde, thread_id, sorted(heads.values()))
     roots = set(by_namespace.get("", ()))
     kept: set[str] = set()
