@@ -10,24 +10,13 @@ import pytest
 
 pytest.importorskip("langgraph.checkpoint.base", reason="langgraph-checkpoint is not installed")
 
-from langgraph.checkpoint.base import create_checkpoint, empty_checkpoint
-
 from lifecycle import SessionManager
 from lifecycle.adapters.langgraph import LifecycleSaver
 from lifecycle.operations.requests import ReadGraph
 from tests.plans import work_of
+from tests.threads import put_list, thread_config
 
 PATIENCE = 30.0
-
-
-def _config(thread_id: str, **more: Any) -> Any:
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **more}}
-
-
-def _put(saver: LifecycleSaver, config: Any, step: int, messages: list[str]) -> Any:
-    checkpoint: Any = create_checkpoint(empty_checkpoint(), None, step)
-    checkpoint |= {"channel_values": {"messages": messages}, "channel_versions": {"messages": step}}
-    return saver.put(config, checkpoint, {"step": step}, {"messages": step})
 
 
 def _texts(count: int) -> list[str]:
@@ -54,14 +43,14 @@ def test_a_put_shares_nothing_with_what_is_being_removed(migrated_postgres_url: 
     ):
         saver, other = LifecycleSaver(one), LifecycleSaver(one)
         messages = _texts(6)
-        first = _put(saver, _config("t", run_id="first"), 1, messages)
-        _put(saver, first, 2, [*messages[:3], *_texts(1)])
+        first = put_list(saver, thread_config("t", run_id="first"), 1, messages)
+        put_list(saver, first, 2, [*messages[:3], *_texts(1)])
         assert other.get_tuple(first) is not None
         holder.execute("SELECT FROM sessions WHERE session_id = 't' FOR UPDATE")
         removal = pool.submit(saver.delete_for_runs, ["first"])
         _wait_for(looker, 1)
         longer = [*messages, *_texts(1)]
-        put = pool.submit(_put, other, first, 3, longer)
+        put = pool.submit(put_list, other, first, 3, longer)
         _wait_for(looker, 2)
         holder.commit()
         removal.result(PATIENCE)
@@ -76,10 +65,10 @@ def test_a_read_is_not_thought_dear(url: str, request: pytest.FixtureRequest) ->
     own = str(request.getfixturevalue(url))
     with SessionManager.open(own) as manager:
         saver = LifecycleSaver(manager)
-        config, messages = _config("t"), _texts(20)
+        config, messages = thread_config("t"), _texts(20)
         for step in range(100):
             messages = [*messages[1:], *_texts(1)]
-            config = _put(saver, config, step, messages)
+            config = put_list(saver, config, step, messages)
     with psycopg.connect(own) as connection:
         connection.execute("ANALYZE")
         dear = connection.execute("SELECT current_setting('jit_above_cost')::float8").fetchone()

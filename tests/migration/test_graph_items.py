@@ -10,28 +10,17 @@ import sqlalchemy as sa
 
 pytest.importorskip("langgraph.checkpoint.base", reason="langgraph is not installed")
 
-from langgraph.checkpoint.base import create_checkpoint, empty_checkpoint
-
 from lifecycle import SessionManager, migrate
 from lifecycle.adapters.langgraph import LifecycleSaver
 from lifecycle.graphs import parted
 from lifecycle.models import tables as t
 from lifecycle.models.types import Base64
 from tests.managers import connected
+from tests.threads import put_list, thread_config
 
 THREADS = ("short", "long", "none")
 TENANTS = ("", "a", "B")
 Stored = dict[str, list[tuple[Any, list[str]]]]
-
-
-def _config(thread_id: str, **more: Any) -> Any:
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": "", **more}}
-
-
-def _put(saver: LifecycleSaver, config: Any, step: int, messages: list[str]) -> Any:
-    checkpoint: Any = create_checkpoint(empty_checkpoint(), None, step)
-    checkpoint |= {"channel_values": {"messages": messages}, "channel_versions": {"messages": step}}
-    return saver.put(config, checkpoint, {"step": step}, {"messages": step})
 
 
 def _fill(url: str, tenant: str) -> Stored:
@@ -41,11 +30,11 @@ def _fill(url: str, tenant: str) -> Stored:
         saver = LifecycleSaver(manager)
         for thread_id, length in zip(THREADS, (1, 1500, 0), strict=True):
             messages = [secrets.token_urlsafe(150 + 30 * (i % 7)) for i in range(length)]
-            config = _put(saver, _config(thread_id, run_id="first"), 1, messages)
+            config = put_list(saver, thread_config(thread_id, run_id="first"), 1, messages)
             stored[thread_id] = [(config, messages)]
             for step in (2, 3):
                 messages = [*messages[step:], secrets.token_urlsafe(300)]
-                config = _put(saver, config, step, messages)
+                config = put_list(saver, config, step, messages)
                 stored[thread_id].append((config, messages))
             # What is left of the first one is what the others share.
             saver.delete_for_runs(["first"])
@@ -57,7 +46,9 @@ def _check(url: str, tenant: str, stored: Stored) -> None:
     with SessionManager.open(url, tenant) as manager:
         saver = LifecycleSaver(manager)
         for thread_id, checkpoints in stored.items():
-            assert [found.config for found in saver.list(_config(thread_id))] == [one for one, _ in checkpoints][::-1]
+            assert [found.config for found in saver.list(thread_config(thread_id))] == [one for one, _ in checkpoints][
+                ::-1
+            ]
             for config, messages in checkpoints:
                 found = saver.get_tuple(config)
                 assert found is not None
@@ -70,7 +61,7 @@ def _go_on(url: str, tenant: str, stored: Stored) -> None:
         for checkpoints in stored.values():
             config, messages = checkpoints[-1]
             saver.get_tuple(config)
-            checkpoints.append((_put(saver, config, 4, [*messages, "more " * 50]), [*messages, "more " * 50]))
+            checkpoints.append((put_list(saver, config, 4, [*messages, "more " * 50]), [*messages, "more " * 50]))
 
 
 def _prune(url: str, tenant: str, strategy: str) -> None:
